@@ -1,0 +1,1 @@
+"""Attention: from a model's unrotated queries, keys and values to its output, through the cache."""

@@ -1,0 +1,80 @@
+"""The attention function that transformers' models call in place of their own.
+
+The model runs with all positions zero, so its own rotation is the identity and queries and keys arrive
+unrotated; the step travels as a keyword argument. Nothing in the model is patched.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AttentionInterface
+
+from longspan.attention.step import Step
+from longspan.kernels.work import Work
+from longspan.rope.rotate import turn
+
+NAME = "longspan"
+
+
+def register() -> None:
+    """Make `attn_implementation="longspan"` known to transformers; an unknown mask name builds no mask."""
+    AttentionInterface.register(NAME, attend)
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    step: Step,
+    scaling: float,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Write this layer's keys and values into the cache, and attend over what the sequences hold.
+
+    query [1, H, T, D], key and value [1, G, T, D], unrotated; returns [1, T, H, D]. Keyword arguments beyond
+    those named are transformers' own bookkeeping (dropout, position_ids, …) and carry nothing for us.
+    """
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    number, index = step.place[layer]
+    window = step.segments[0].sequence.groups[number].window
+    if window != sliding_window:
+        raise AssertionError(f"layer {layer}: the model asks for window {sliding_window}, the cache has {window}")
+    pool, rope = step.pool, step.ropes[layer]
+    q, k, v = query[0].transpose(0, 1), key[0], value[0]  # [T, H, D], [G, T, D] twice
+    if rope is not None:
+        cos, sin = step.keys[rope]
+        k = turn(k, cos[:, 0], sin[:, 0])
+        q = turn(q, *step.queries[rope])
+    targets = step.targets[number][index]  # [G, T]
+    pool.keys[targets, :, step.offsets] = k.to(pool.dtype)
+    pool.values[targets, step.offsets] = v.to(pool.dtype)
+    q = (q * scaling).to(query.dtype)
+    outputs, start = [], 0
+    for segment, reading in zip(step.segments, step.readings[number], strict=True):
+        runs = segment.sequence.groups[number].runs(pool, index)
+        cos_sin = reading.distances[rope] if rope is not None else (None, None)
+        work = Work(
+            queries=q[start : start + segment.rows],
+            first=reading.first,
+            base=reading.base,
+            begin=reading.begin,
+            keys=[run.keys for run in runs],
+            values=[run.values for run in runs],
+            cos=cos_sin[0],
+            sin=cos_sin[1],
+            window=window,
+            softcap=softcap,
+            sinks=s_aux,
+        )
+        outputs.append(step.backend(work))
+        start += segment.rows
+    out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return out[None], None

@@ -1,0 +1,106 @@
+"""One forward pass over a packed row of tokens: who they belong to, where they go, what they need."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from collections.abc import Sequence as Seq
+
+import numpy as np
+import torch
+
+from longspan.attention.rotation import Rotation, rotation
+from longspan.cache.sequence import Sequence
+from longspan.kernels import Backend
+from longspan.rope import Angles
+
+Cosine = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """The next `rows` tokens of one sequence, whose pages already exist (`Sequence.grow`).
+
+    angles: per rope key, the angles in force for this sequence.
+    """
+
+    sequence: Sequence
+    rows: int
+    angles: Mapping[str, Angles]
+
+    @property
+    def first(self) -> int:
+        """Text position of the first row."""
+        return self.sequence.start + self.sequence.length - self.rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What one segment reads in the layers of one group."""
+
+    first: int  # of the first query, from the reference page
+    base: int  # of the first slot, from the reference page
+    begin: int  # of the text's first token, from the reference page
+    distances: Mapping[str, Cosine]
+
+
+class Step:
+    """Segments packed in one row of T tokens, with everything that layers share computed once.
+
+    layers: per layer, its index in its group's table, the group's position, the rope key and the window.
+    """
+
+    def __init__(self, segments: Seq[Segment], ropes: Seq[str | None], backend: Backend) -> None:
+        self.segments, self.ropes, self.backend = segments, ropes, backend
+        sequence = segments[0].sequence
+        self.pool = sequence.pool
+        self.tokens = sum(s.rows for s in segments)
+        page, device = self.pool.layout.page, self.pool.device
+        self.place = {layer: (g, i) for g, group in enumerate(sequence.groups) for i, layer in enumerate(group.layers)}
+        positions = [s.first + np.arange(s.rows) for s in segments]
+        self.offsets = torch.from_numpy(np.concatenate(positions) % page).to(device)
+        self.targets = [self._targets(g, positions) for g in range(len(sequence.groups))]
+        self.keys: dict[str, Cosine] = {}
+        self.queries: dict[str, Cosine] = {}
+        for key in dict.fromkeys(k for k in ropes if k is not None):
+            self.keys[key], self.queries[key] = self._tables(key, positions)
+        self.readings = [[self._reading(s, g) for s in segments] for g in range(len(sequence.groups))]
+
+    def _rotation(self, segment: Segment, key: str) -> Rotation:
+        return rotation(segment.angles[key], self.pool.layout.page, self.pool.device)
+
+    def _targets(self, group: int, positions: list[np.ndarray]) -> torch.Tensor:
+        """[L, G, T] page ids to write to."""
+        ids = [
+            s.sequence.groups[group].live[:, :, p // self.pool.layout.page - s.sequence.groups[group].first]
+            for s, p in zip(self.segments, positions, strict=True)
+        ]
+        return torch.from_numpy(np.concatenate(ids, axis=2)).to(self.pool.device)
+
+    def _tables(self, key: str, positions: list[np.ndarray]) -> tuple[Cosine, Cosine]:
+        page, keys, queries, start = self.pool.layout.page, [], [], 0
+        for s, p in zip(self.segments, positions, strict=True):
+            turns = self._rotation(s, key)
+            keys.append(turns.keys(self.offsets[start : start + s.rows]))
+            queries.append(turns.queries(p - int(p[-1]) // page * page))
+            start += s.rows
+        return _packed(keys), _packed(queries)
+
+    def _reading(self, segment: Segment, group: int) -> Reading:
+        page = self.pool.layout.page
+        held = segment.sequence.groups[group]
+        reference = (segment.first + segment.rows - 1) // page
+        keys = dict.fromkeys(k for k in (self.ropes[layer] for layer in held.layers) if k is not None)
+        nearest = reference - (held.first + held.count - 1)
+        return Reading(
+            first=segment.first - reference * page,
+            base=(held.first - reference) * page,
+            begin=segment.sequence.start - reference * page,
+            distances={k: self._rotation(segment, k).distances(nearest, held.count) for k in keys},
+        )
+
+
+def _packed(tables: list[Cosine]) -> Cosine:
+    if len(tables) == 1:
+        return tables[0]
+    return torch.cat([c for c, _ in tables]), torch.cat([s for _, s in tables])

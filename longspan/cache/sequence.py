@@ -1,0 +1,204 @@
+"""One text's pages: tables with the grain (layer, KV head), in the order of the text."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import torch
+
+from longspan.cache.bytes import Layout
+from longspan.cache.pool import Pool
+
+
+@dataclasses.dataclass
+class Run:
+    """Consecutive pages of one layer, ready to be read without a copy: columns first…stop of its table."""
+
+    keys: torch.Tensor  # [n, G, D, P]
+    values: torch.Tensor  # [n, G, P, D]
+
+
+class Group:
+    """The layers of a sequence that share a window, and so hold the same text pages.
+
+    table [L, G, columns]: page ids; column c holds text page `first + c`. Live columns: `count`.
+    """
+
+    def __init__(self, window: int | None, layers: tuple[int, ...], kv_heads: int) -> None:
+        self.window, self.layers, self.kv_heads = window, layers, kv_heads
+        self.table = np.empty((len(layers), kv_heads, 0), dtype=np.int64)
+        self.first = 0
+        self.count = 0
+        self.regions: list[tuple[int, int]] = []  # reserved runs of the pool: (start, pages)
+        self._origin = self._columns = 0  # the newest region: its first text page, its columns per layer
+        self._runs: dict[int, list[Run]] = {}
+
+    @property
+    def live(self) -> np.ndarray:
+        """[L, G, count] page ids."""
+        return self.table[:, :, : self.count]
+
+    def append(self, pool: Pool, pages: int, expect: int) -> None:
+        """Own `pages` more columns. expect: columns that this group will hold in the end, for the reservation."""
+        upto = self.first + self.count + pages
+        if self.window is None:
+            if upto > self._origin + self._columns or not self.regions:
+                self._reserve(pool, pages, max(pages, expect - self.count, self.count // 2))
+        elif self.count + pages > self._columns:  # the ring must hold all live pages at once
+            self._reserve(pool, self.count + pages, max(self.count + pages, expect))
+        numbers = np.arange(upto - pages, upto)
+        ids = pool.claim(self._wanted(numbers))
+        if self.count + pages > self.table.shape[2]:
+            grown = np.empty((*self.table.shape[:2], max(2 * self.table.shape[2], self.count + pages)), dtype=np.int64)
+            grown[:, :, : self.count] = self.live
+            self.table = grown
+        self.table[:, :, self.count : self.count + pages] = ids
+        self.count += pages
+        self._runs.clear()
+
+    def drop(self, pool: Pool, columns: int) -> None:
+        """Let the oldest `columns` go."""
+        pool.release(self.live[:, :, :columns])
+        self.table = self.table[:, :, columns:].copy()
+        self.first += columns
+        self.count -= columns
+        self._runs.clear()
+
+    def close(self, pool: Pool) -> None:
+        pool.release(self.live)
+        for start, pages in self.regions:
+            pool.unreserve(start, pages)
+        self.regions.clear()
+        self.count = self._columns = 0
+        self._runs.clear()
+
+    def runs(self, pool: Pool, index: int) -> list[Run]:
+        """The pages of the group's `index`-th layer as views; pages that lie scattered are gathered into a copy."""
+        if index in self._runs:
+            return self._runs[index]
+        ids = self.live[index]
+        heads, columns = ids.shape
+        affine = bool((ids == ids[:1] + np.arange(heads)[:, None]).all())
+        cuts = np.flatnonzero(np.diff(ids[0]) != heads) + 1
+        if not affine or cuts.size > 7:  # a copy, so it must not be kept: the pages may be written again
+            flat = torch.from_numpy(np.ascontiguousarray(ids.T)).reshape(-1).to(pool.device)
+            return [self._run(pool.keys[flat], pool.values[flat], columns)]
+        bounds = [0, *cuts.tolist(), columns]
+        self._runs[index] = [
+            self._run(
+                pool.keys[int(ids[0, a]) : int(ids[0, a]) + (b - a) * heads],
+                pool.values[int(ids[0, a]) : int(ids[0, a]) + (b - a) * heads],
+                b - a,
+            )
+            for a, b in itertools.pairwise(bounds)
+        ]
+        return self._runs[index]
+
+    def _run(self, keys: torch.Tensor, values: torch.Tensor, columns: int) -> Run:
+        return Run(
+            keys.view(columns, self.kv_heads, *keys.shape[1:]), values.view(columns, self.kv_heads, *values.shape[1:])
+        )
+
+    def _reserve(self, pool: Pool, least: int, columns: int) -> None:
+        pages = columns * len(self.layers) * self.kv_heads
+        start = pool.reserve(pages)
+        if start is None and columns > least:
+            columns, pages = least, least * len(self.layers) * self.kv_heads
+            start = pool.reserve(pages)
+        self._origin, self._columns = self.first + self.count, columns
+        self.regions.append((start, pages) if start is not None else (0, 0))
+
+    def _wanted(self, numbers: np.ndarray) -> np.ndarray:
+        """Where the text pages `numbers` should lie, [L, G, n]: layer by layer, page by page, head by head.
+
+        A window's region is a ring. −1 where nothing is reserved.
+        """
+        start, pages = self.regions[-1]
+        offsets = (numbers - self._origin) % max(self._columns, 1)
+        layer = np.arange(len(self.layers))[:, None, None] * self._columns * self.kv_heads
+        head = np.arange(self.kv_heads)[None, :, None]
+        wanted = start + layer + offsets[None, None, :] * self.kv_heads + head
+        return wanted if pages else np.full_like(wanted, -1)
+
+
+class Sequence:
+    """The cached part of one text.
+
+    length: tokens whose keys and values are stored; token i stands at text position `start + i`, in text
+    page (start + i) // P at offset (start + i) % P.
+    """
+
+    def __init__(self, pool: Pool, start: int = 0) -> None:
+        self.pool, self.start, self.length = pool, start, 0
+        self.groups = self._groups(pool.layout)
+        for group in self.groups:
+            group.first = start // pool.layout.page
+
+    @staticmethod
+    def _groups(layout: Layout) -> list[Group]:
+        members: dict[int | None, list[int]] = {}
+        for layer, window in enumerate(layout.windows):
+            members.setdefault(window, []).append(layer)
+        return [Group(window, tuple(layers), layout.kv_heads) for window, layers in members.items()]
+
+    def grow(self, tokens: int, expect: int = 0) -> None:
+        """Own the pages for `tokens` more tokens. expect: tokens in the end, as far as known.
+
+        Raises DoesNotFit with nothing changed.
+        """
+        layout = self.pool.layout
+        end = (self.start + self.length + tokens - 1) // layout.page + 1
+        need = sum((end - g.first - g.count) * len(g.layers) * g.kv_heads for g in self.groups)
+        if need > self.pool.free:
+            self.pool.claim(np.full(need, -1))  # raises, with both numbers
+        for group in self.groups:
+            pages = end - group.first - group.count
+            if pages > 0:
+                total = layout.layer_pages(group.window, max(expect, self.length + tokens), self.start, tokens)
+                group.append(self.pool, pages, total)
+        self.length += tokens
+
+    def trim(self) -> None:
+        """Free the pages that no coming query of a window layer can see."""
+        following = self.start + self.length
+        for group in self.groups:
+            if group.window is not None:
+                gone = min((following - group.window + 1) // self.pool.layout.page - group.first, group.count)
+                if gone > 0:
+                    group.drop(self.pool, gone)
+
+    def fork(self) -> Sequence:
+        """A second sequence with the same text: whole pages are shared, the last, unfinished one is copied."""
+        twin = Sequence(self.pool, self.start)
+        partial = (self.start + self.length) % self.pool.layout.page != 0
+        tails = [group.live[:, :, -1] for group in self.groups if partial and group.count]
+        fresh = self.pool.claim(np.full(sum(t.size for t in tails), -1)) if tails else np.empty(0, dtype=np.int64)
+        for mine, theirs in zip(self.groups, twin.groups, strict=True):
+            theirs.first, theirs.count = mine.first, mine.count
+            theirs.table = mine.live.copy()
+            kept = mine.live
+            if partial and mine.count:
+                kept = mine.live[:, :, :-1]
+                size = mine.live[:, :, -1].size
+                theirs.table[:, :, -1] = fresh[:size].reshape(mine.live.shape[:2])
+                self._copy(mine.live[:, :, -1], theirs.table[:, :, -1])
+                fresh = fresh[size:]
+            self.pool.retain(kept)
+        twin.length = self.length
+        return twin
+
+    def _copy(self, source: np.ndarray, target: np.ndarray) -> None:
+        old, new = (
+            torch.from_numpy(np.ascontiguousarray(ids).reshape(-1)).to(self.pool.device) for ids in (source, target)
+        )
+        self.pool.keys[new] = self.pool.keys[old]
+        self.pool.values[new] = self.pool.values[old]
+
+    def clear(self) -> None:
+        """Free every page; the text has to be read again."""
+        for group in self.groups:
+            group.close(self.pool)
+            group.first = self.start // self.pool.layout.page
+        self.length = 0

@@ -1,0 +1,83 @@
+"""Read a text once; answer each question from that same text."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from longspan.cli.prompts import Split
+    from longspan.engine.generate import Output
+    from longspan.engine.llm import LLM
+    from longspan.engine.sample import Sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """outputs: one per question, in order. tokens_in: ids of the text and of all questions. prefill_seconds: the
+    time it took to read them."""
+
+    outputs: tuple[Output, ...]
+    tokens_in: int
+    prefill_seconds: float
+
+    @property
+    def tokens_out(self) -> int:
+        return sum(output.tokens_out for output in self.outputs)
+
+    @property
+    def prefill_tokens_per_second(self) -> float | None:
+        return self.tokens_in / self.prefill_seconds if self.prefill_seconds > 0 else None
+
+    @property
+    def decode_ms_per_token(self) -> float | None:
+        """Milliseconds per token after each answer's first; None when there was no second."""
+        steps = sum(output.tokens_out - 1 for output in self.outputs if output.tokens_out > 1)
+        return 1000 * sum(output.decode_seconds for output in self.outputs) / steps if steps else None
+
+    @property
+    def rope(self) -> str:
+        """The rope method of the longest of the texts."""
+        return max(self.outputs, key=lambda output: output.tokens_in + output.tokens_out).rope
+
+
+def answer(
+    llm: LLM,
+    prompts: Split,
+    sampling: Sampling,
+    started: Callable[[int], None] = lambda index: None,
+    said: Callable[[str], None] = lambda piece: None,
+    finished: Callable[[int, Output], None] = lambda index, output: None,
+) -> Answers:
+    """Read the common part with a progress bar; then continue it with each rest on its own.
+
+    started and finished are told which prompt it is; said gets the answer's text while it comes.
+    """
+    seconds, outputs = 0.0, []
+    llm.scheduler.check(len(prompts.common) + max(map(len, prompts.rests)))  # refuse before reading, not after
+    with llm.session() as session:
+        if prompts.common:
+            seconds += session.feed(prompts.common, progress=True).prefill_seconds
+        last = len(prompts.rests) - 1
+        for i, rest in enumerate(prompts.rests):
+            started(i)
+            twin = session if i == last else session.fork()
+            try:
+                output = follow(twin.stream(rest, sampling), said)
+            finally:
+                twin.close()
+            finished(i, output)
+            seconds += output.prefill_seconds
+            outputs.append(output)
+    return Answers(tuple(outputs), len(prompts.common) + sum(map(len, prompts.rests)), seconds)
+
+
+def follow(pieces: Generator[str, None, Output], said: Callable[[str], None]) -> Output:
+    """Pass a stream's pieces on; the Output at its end."""
+    while True:
+        try:
+            said(next(pieces))
+        except StopIteration as end:
+            output: Output = end.value
+            return output

@@ -1,0 +1,106 @@
+"""`longspan doctor`: what this machine has, and whether longspan works on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from longspan import __version__
+from longspan.cli import options, say
+from longspan.errors import LongspanError
+
+_FEATURES = (
+    *("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8"),
+    *("asimd", "asimdhp", "asimddp", "sve", "bf16", "i8mm"),
+)
+
+
+def doctor(json: options.Json = False) -> None:
+    """Say what this machine has, and whether longspan works on it. Exit code 1 when the embedded model does not."""
+    import psutil
+    import torch
+    import transformers
+
+    from longspan.kernels import BACKENDS
+
+    memory = psutil.virtual_memory()
+    name, features = cpu()
+    embedded = _embedded()
+    if json:
+        report = {
+            "longspan": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "cpu": {"model": name, "features": features, "count": os.cpu_count()},
+            "threads": torch.get_num_threads(),
+            "memory": {"total_bytes": memory.total, "available_bytes": memory.available},
+            "cuda": [{"name": name, "memory_bytes": size} for name, size in _cuda()],
+            "backends": list(BACKENDS),
+            "compiled_kernels": False,
+            "embedded_model": embedded,
+            "ok": embedded["loads"],
+        }
+        say.dump(report)
+    else:
+        devices = [f"{name}, {say.size(size)}" for name, size in _cuda()]
+        say.table(
+            [
+                ("longspan", __version__),
+                ("python", platform.python_version()),
+                ("torch", torch.__version__),
+                ("transformers", transformers.__version__),
+                ("CPU", f"{name}, {os.cpu_count()} cores"),
+                ("CPU features", " ".join(features) or "none of those that matter here"),
+                ("threads", str(torch.get_num_threads())),
+                ("memory", f"{say.size(memory.available)} available of {say.size(memory.total)}"),
+                ("CUDA devices", "; ".join(devices) or "none"),
+                ("backends", f"{', '.join(BACKENDS)} (this version has no compiled kernels)"),
+                ("embedded model", embedded["message"]),
+            ]
+        )
+    if not embedded["loads"]:
+        raise typer.Exit(1)
+
+
+def cpu(path: Path = Path("/proc/cpuinfo")) -> tuple[str, list[str]]:
+    """The CPU's name, and those of its features that matter to matrix work; from Linux's list where there is one."""
+    try:
+        pairs = [line.partition(":") for line in path.read_text(errors="replace").splitlines()]
+    except OSError:
+        pairs = []
+    found: dict[str, str] = {}
+    for key, _, value in pairs:
+        found.setdefault(key.strip().lower(), value.strip())
+    flags = set((found.get("flags") or found.get("features") or "").split())
+    name = found.get("model name") or platform.processor() or platform.machine() or "unknown"
+    return name, [feature for feature in _FEATURES if feature in flags]
+
+
+def _cuda() -> list[tuple[str, int]]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return [(device.name, device.total_memory) for device in devices]
+
+
+def _embedded() -> dict[str, Any]:
+    """Whether the embedded model is there and loads."""
+    from longspan.engine.llm import EMBEDDED
+    from longspan.model.load import load
+
+    present = (EMBEDDED / "config.json").is_file()
+    if not present:
+        return {"present": False, "loads": False, "message": "missing from this copy of longspan"}
+    try:
+        shape = load(EMBEDDED, device="cpu").shape
+    except LongspanError as error:
+        return {"present": True, "loads": False, "message": f"does not load: {error}"}
+    message = f"loads; {shape.family}, {shape.parameters:,} parameters, trained at {shape.trained:,} tokens"
+    return {"present": True, "loads": True, "message": message}

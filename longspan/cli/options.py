@@ -1,0 +1,86 @@
+"""Options that several verbs share. Bad ones are refused before a model is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from longspan.rope import METHODS
+
+if TYPE_CHECKING:
+    from longspan.engine.llm import LLM
+    from longspan.engine.sample import Sampling
+
+Model = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="Folder or hub id of the model. [default: the embedded one]")
+]
+Rope = Annotated[
+    str,
+    typer.Option(
+        metavar="ROPE",
+        help="How positions are scaled: auto (YaRN, when the text outgrows the trained length), checkpoint (as the "
+        f"model declares), or a method with options, as in yarn:factor=8. Methods: {', '.join(METHODS)}.",
+    ),
+]
+Dtype = Annotated[
+    str, typer.Option(metavar="DTYPE", help="auto (as stored), float32, bfloat16 or float16, for weights and cache.")
+]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="Limit of the KV cache, as in 800MB or 2GiB. [default: 80 % of what the machine has free]"
+    ),
+]
+Page = Annotated[int, typer.Option(metavar="TOKENS", help="Tokens in a page of the cache: 16, 32, 64 or 128.")]
+Chunk = Annotated[int, typer.Option(metavar="TOKENS", help="Tokens read in one step.")]
+Backend = Annotated[str, typer.Option(metavar="NAME", help="Attention kernels; `longspan doctor` lists them.")]
+
+MaxNewTokens = Annotated[int, typer.Option(metavar="N", help="Longest answer, in tokens; 0 only reads.")]
+Temperature = Annotated[float, typer.Option(metavar="T", help="0 takes the likeliest token, always.")]
+TopK = Annotated[int, typer.Option(metavar="K", help="Draw from the K likeliest tokens; 0 is off.")]
+TopP = Annotated[float, typer.Option(metavar="P", help="Draw from the likeliest tokens that make P; 1 is off.")]
+MinP = Annotated[float, typer.Option(metavar="P", help="Drop tokens below P times the likeliest; 0 is off.")]
+RepetitionPenalty = Annotated[float, typer.Option(metavar="X", help="Above 1, make used tokens less likely.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Draw the same text again. [default: another each time]")]
+Stop = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before this text. Repeatable.")]
+IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Go on after the end token.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+def sampling(**fields: Any) -> Sampling:
+    """Raises UsageError for a value that makes no sense."""
+    from longspan.cli.texts import clean
+    from longspan.engine.sample import Sampling
+
+    fields["stop"] = tuple(clean(text, "--stop") for text in fields.get("stop") or ())
+    return Sampling(**fields)
+
+
+def check(*, rope: str, memory: str | None, page: int, chunk: int, backend: str) -> None:
+    """Raises UsageError for a value that the engine would refuse after loading the model."""
+    from longspan.cache.pool import PAGE_SIZES
+    from longspan.engine.memory import parse_bytes
+    from longspan.engine.ropes import Ropes
+    from longspan.errors import UsageError
+    from longspan.kernels import backend as backend_named
+
+    Ropes({}, (), rope)
+    if memory is not None:
+        parse_bytes(memory)
+    if page not in PAGE_SIZES:
+        raise UsageError(f"page: {page} tokens; choose one of {', '.join(map(str, PAGE_SIZES))}")
+    if chunk < 1:
+        raise UsageError(f"chunk: {chunk}; give the tokens per step, at least 1")
+    backend_named(backend)
+
+
+def load(model: str | None, **settings: Any) -> LLM:
+    """The model, or the embedded one."""
+    from longspan.engine.llm import EMBEDDED, LLM
+    from longspan.errors import ModelError
+
+    if model is None and not (EMBEDDED / "config.json").is_file():
+        raise ModelError("this copy of longspan carries no embedded model; give --model with a folder or a hub id")
+    return LLM(model, **settings)

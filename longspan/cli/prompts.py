@@ -1,0 +1,66 @@
+"""A text and its questions as token ids, cut so that the text is read once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from longspan.engine.llm import LLM
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """common: the ids that begin every prompt. rests: what follows them, one per prompt, never empty.
+
+    `common + rest` are exactly the ids of the whole prompt.
+    """
+
+    common: list[int]
+    rests: list[list[int]]
+
+
+def questions(llm: LLM, text: str, asked: Seq[str]) -> Split:
+    """The prompts that ask each question about the text: through the chat template where there is one."""
+    text = text.rstrip() or text
+    if llm.has_template:
+        from longspan.model.template import render
+
+        def whole(question: str) -> str:
+            return render(llm.tokenizer, [{"role": "user", "content": f"{text}\n\n{question}"}])
+
+        return split(whole, lambda prompt: llm.encode(prompt, special=False), asked)
+    return split(lambda question: f"{text}\n\nQuestion: {question}\nAnswer:", llm.encode, asked)
+
+
+def completion(llm: LLM, text: str) -> Split:
+    """The text as one prompt that goes on."""
+    ids = llm.encode(text)
+    return Split(ids[:-1], [ids[-1:]] if ids else [])
+
+
+def split(whole: Callable[[str], str], encode: Callable[[str], list[int]], asked: Seq[str]) -> Split:
+    """Cut the prompts `whole(question)` where their ids begin to differ, but not within a question.
+
+    Each prompt is encoded whole, so that no token is cut at the seam: where the text's last characters and the
+    question's first make one token, that token belongs to the rest.
+    """
+    head = encode(_begin(whole("0"), whole("Z")))
+    tails: list[tuple[int, list[int]]] = []
+    for question in asked:
+        ids = encode(whole(question))
+        same = min(_same(head, ids), len(ids) - 1)
+        tails.append((same, ids[same:]))
+    cut = min((same for same, _ in tails), default=len(head))
+    return Split(head[:cut], [head[cut:same] + rest for same, rest in tails])
+
+
+def _begin(one: str, other: str) -> str:
+    return one[: _same(one, other)]
+
+
+def _same(one: Seq[object], other: Seq[object]) -> int:
+    """How many items both begin with."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,0 +1,174 @@
+"""`longspan run`: continue a text, or answer questions about it."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from longspan.cli import options, prompts, say, texts
+from longspan.cli.answers import Answers, answer
+from longspan.errors import UsageError
+
+if TYPE_CHECKING:
+    from longspan.engine.generate import Output
+    from longspan.engine.llm import LLM
+
+
+def run(
+    context: typer.Context,
+    model: options.Model = None,
+    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="The text.")] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="A text file, joined to the text; - is standard input. Repeatable."),
+    ] = None,
+    question: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="A question about the text, answered on its own. Repeatable."),
+    ] = None,
+    rope: options.Rope = "auto",
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    memory: options.Memory = None,
+    page: options.Page = 64,
+    chunk: options.Chunk = 1024,
+    backend: options.Backend = "torch",
+    max_new_tokens: options.MaxNewTokens = 256,
+    temperature: options.Temperature = 0.0,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = 1.0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.RepetitionPenalty = 1.0,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    logprobs: Annotated[
+        int | None, typer.Option(metavar="N", help="With --json: log-probabilities, and those of N alternatives.")
+    ] = None,
+    ignore_eos: options.IgnoreEos = False,
+    json: options.Json = False,
+) -> None:
+    """Continue a text of any length, or answer questions about it.
+
+    The text is --prompt and every --file, or else standard input. With --question it is read once and each
+    question is asked about it alone, through the model's chat template where it has one.
+    """
+    text = texts.gather(prompt, file or [])
+    asked = [texts.clean(one, "--question") for one in question or ()]
+    if any(not one.strip() for one in asked):
+        raise UsageError("--question: it is empty; leave it out to continue the text")
+    settings = options.sampling(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=stop,
+        logprobs=logprobs,
+        ignore_eos=ignore_eos,
+    )
+    options.check(rope=rope, memory=memory, page=page, chunk=chunk, backend=backend)
+    llm = options.load(
+        model, rope=rope, dtype=dtype, device=device, memory=memory, page=page, chunk=chunk, backend=backend
+    )
+    split = prompts.questions(llm, text, asked) if asked else prompts.completion(llm, text)
+    if not split.rests:
+        raise UsageError("the text has no token of this model; give more text")
+    printer = _Silent() if json else _Printer(asked)
+    answers = answer(llm, split, settings, printer.started, printer.said, printer.finished)
+    if any(output.finish_reason == "memory" for output in answers.outputs):
+        warnings.warn("an answer was cut off, the KV cache is full; raise --memory or shorten the text", stacklevel=2)
+    if json:
+        say.dump(_report(model, llm, asked, answers) | {"warnings": say.notes(context).texts})
+    else:
+        say.note(figures(llm, answers))
+
+
+class _Silent:
+    def started(self, index: int) -> None: ...
+
+    def said(self, piece: str) -> None: ...
+
+    def finished(self, index: int, output: Output) -> None: ...
+
+
+class _Printer(_Silent):
+    """Writes answers as they come, each under its question."""
+
+    def __init__(self, asked: list[str]) -> None:
+        self._asked = asked
+        self._begun = False
+
+    def started(self, index: int) -> None:
+        if self._asked:
+            print(f"{chr(10) * (index > 0)}Q: {self._asked[index]}\nA: ", end="", flush=True)
+            self._begun = False
+
+    def said(self, piece: str) -> None:
+        if self._asked and not self._begun:
+            piece = piece.lstrip()  # many templates leave the space before an answer to the model
+        self._begun = self._begun or bool(piece)
+        print(piece, end="", flush=sys.stdout.isatty())
+
+    def finished(self, index: int, output: Output) -> None:
+        print(flush=True)
+
+
+def figures(llm: LLM, answers: Answers) -> str:
+    """One line: what was read and written, how fast, and in what."""
+    written = f", {answers.tokens_out:,} written" if answers.tokens_out else ""
+    each = answers.decode_ms_per_token
+    return (
+        f"{answers.tokens_in:,} tokens read ({say.rate(answers.prefill_tokens_per_second)}){written}"
+        f"{'' if each is None else f' ({say.milliseconds(each)} each)'}, "
+        f"KV {say.size(llm.pool.peak_bytes)}, rope {answers.rope}"
+    )
+
+
+def _report(model: str | None, llm: LLM, asked: list[str], answers: Answers) -> dict[str, Any]:
+    from longspan.engine.memory import peak_rss
+
+    results = []
+    for i, output in enumerate(answers.outputs):
+        result: dict[str, Any] = {
+            "question": asked[i] if asked else None,
+            "text": output.text,
+            "finish_reason": output.finish_reason,
+            "tokens_in": output.tokens_in,
+            "tokens_out": output.tokens_out,
+            # a text that is only continued has no question whose reading could be told apart
+            "prefill_seconds": output.prefill_seconds if asked else answers.prefill_seconds,
+            "decode_ms_per_token": output.decode_ms_per_token,
+            "rope": output.rope,
+        }
+        if output.logprobs is not None:
+            result["logprobs"] = [
+                {
+                    **_token(llm, one.id, one.logprob),
+                    "top": [_token(llm, id, logprob) for id, logprob in one.top],
+                }
+                for one in output.logprobs
+            ]
+        results.append(result)
+    return {
+        "model": model or "embedded",
+        "dtype": str(llm.dtype).removeprefix("torch."),
+        "device": str(llm.device),
+        "results": results,
+        "tokens_in": answers.tokens_in,
+        "tokens_out": answers.tokens_out,
+        "prefill_seconds": answers.prefill_seconds,
+        "prefill_tokens_per_second": answers.prefill_tokens_per_second,
+        "decode_ms_per_token": answers.decode_ms_per_token,
+        "kv_bytes_peak": llm.pool.peak_bytes,
+        "rss_peak_bytes": peak_rss(),
+        "rope": answers.rope,
+    }
+
+
+def _token(llm: LLM, id: int, logprob: float) -> dict[str, Any]:
+    return {"id": id, "token": llm.tokenizer.decode([id]) if llm.tokenizer else None, "logprob": logprob}

@@ -1,0 +1,1 @@
+"""The engine: the public class, sessions, the scheduler and the sampler."""

@@ -1,0 +1,239 @@
+"""The public class: a model that reads texts of any length within a memory limit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Seq
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from longspan.attention.step import Segment
+from longspan.cache.bytes import Layout
+from longspan.cache.pool import Pool
+from longspan.engine import session as sessions
+from longspan.engine.forward import Forward
+from longspan.engine.generate import Output, Progress, Request, run
+from longspan.engine.memory import available, parse_bytes
+from longspan.engine.progress import bar
+from longspan.engine.ropes import Ropes
+from longspan.engine.sample import Sampling
+from longspan.engine.schedule import Scheduler, Text
+from longspan.engine.session import Session
+from longspan.errors import ModelError, UsageError
+from longspan.kernels import backend as backend_named
+from longspan.model.load import load
+from longspan.model.template import render
+
+Prompt = str | Seq[int]
+EMBEDDED = Path(__file__).parent.parent / "embedded"
+
+
+class LLM:
+    """A Hugging Face decoder with our positions, attention and cache.
+
+        llm = LLM("path-or-hub-id")
+        llm.generate("Once upon a time", max_new_tokens=32).text
+        for piece in llm.stream(long_prompt): print(piece, end="")
+
+    model: a local folder or a hub id; None takes the small model that longspan carries.
+    rope: "auto" (obey the checkpoint; add YaRN when the text outgrows a plain one), "checkpoint", or a method
+        such as "yarn:factor=8".
+    dtype: "auto" (the checkpoint's), "float32", "bfloat16", "float16". device: "auto", "cpu", "cuda".
+    memory: hard limit of the KV cache in bytes or as text ("2GB"); None takes what the machine has to spare.
+    page: slots of a page. chunk: ids per step. rows: texts in one step. backend: see `longspan.kernels`.
+
+    Every method takes text or token ids; a checkpoint without a tokenizer takes ids. Raises ModelError or
+    UnsupportedModel when the model cannot be run, DoesNotFit, UsageError.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        rope: str = "auto",
+        dtype: str = "auto",
+        device: str = "auto",
+        memory: int | str | None = None,
+        page: int = 64,
+        chunk: int = 1024,
+        rows: int = 16,
+        backend: str = "torch",
+    ) -> None:
+        kernel = backend_named(backend)
+        limit = None if memory is None else parse_bytes(memory)
+        loaded = load(EMBEDDED if model is None else model, dtype=dtype, device=device)
+        self.shape, self.tokenizer, self.path = loaded.shape, loaded.tokenizer, loaded.path
+        self.dtype, self.device = loaded.dtype, loaded.device
+        reaching = [layer.rope for layer in self.shape.layers if layer.window is None]
+        self.ropes = Ropes(self.shape.ropes, reaching, rope)
+        self.layout = Layout(
+            windows=tuple(layer.window for layer in self.shape.layers),
+            kv_heads=self.shape.kv_heads,
+            head_dim=self.shape.head_dim,
+            element=self.dtype.itemsize,
+            page=page,
+        )
+        self.pool = Pool(self.layout, available(self.device) if limit is None else limit, self.dtype, self.device)
+        forward = Forward(loaded.model, [layer.rope for layer in self.shape.layers], kernel)
+        self.scheduler = Scheduler(forward, self.ropes, self.pool, chunk, rows)
+
+    # texts in, texts out
+
+    def generate(
+        self,
+        prompt: Prompt | Seq[Prompt],
+        sampling: Sampling | None = None,
+        *,
+        progress: Progress | bool | None = None,
+        **options: object,
+    ) -> Any:
+        """Continue one prompt (→ Output) or several at once (→ list of Output).
+
+        prompt: text, ids, or a list of such. Options are the fields of `Sampling`. progress: True shows a bar
+        on standard error; a function is called with the tokens read and in all.
+        """
+        single = isinstance(prompt, str) or (len(prompt) > 0 and isinstance(prompt[0], int))
+        prompts: list[Prompt] = [prompt] if single else list(prompt)  # type: ignore[list-item,arg-type]
+        if not prompts:
+            raise UsageError("prompt: the list is empty; give at least one")
+        settings = self.sampling(sampling, options)
+        requests = [self._open(p, settings) for p in prompts]
+        for _ in self.drive(requests, progress):
+            pass
+        outputs = [r.output(self.ropes.used(len(r.text.ids))) for r in requests]
+        return outputs[0] if single else outputs
+
+    def stream(
+        self,
+        prompt: Prompt,
+        sampling: Sampling | None = None,
+        *,
+        progress: Progress | bool | None = None,
+        **options: object,
+    ) -> Iterator[str]:
+        """Continue one prompt, giving the text piece by piece; characters are never cut."""
+        request = self._open(prompt, self.sampling(sampling, options))
+        for _, new in self.drive([request], progress):
+            if new:
+                yield new
+
+    def chat(
+        self,
+        messages: Seq[Mapping[str, str]],
+        sampling: Sampling | None = None,
+        *,
+        progress: Progress | bool | None = None,
+        **options: object,
+    ) -> Output:
+        """Answer the last of the messages ({"role", "content"}), through the checkpoint's chat template."""
+        output: Output = self.generate(self.chat_ids(messages), sampling, progress=progress, **options)
+        return output
+
+    def logits(
+        self,
+        prompt: Prompt,
+        *,
+        chunk: int | None = None,
+        start: int = 0,
+        progress: Progress | bool | None = None,
+    ) -> torch.Tensor:
+        """Next-token logits at every place of the text, float32 [T, vocab], computed `chunk` ids at a time.
+
+        start: text position of the first id; nothing but distances matters, so it changes the result by no
+        more than rounding.
+        """
+        ids = self.encode(prompt)
+        if not ids:
+            raise UsageError("prompt: it is empty; give at least one token")
+        size = self.scheduler.chunk if chunk is None else chunk
+        if size < 1:
+            raise UsageError(f"chunk: {size}; give the ids per step, ≥ 1")
+        self.scheduler.check(len(ids), start)
+        text = Text(ids, self.pool, start)
+        text.settle(self.ropes)
+        out = torch.empty((len(ids), self.shape.vocab), dtype=torch.float32)
+        with self._shown(progress) as tell:
+            try:
+                for a in range(0, len(ids), size):
+                    b = min(a + size, len(ids))
+                    text.cache.grow(b - a, expect=len(ids))
+                    segment = Segment(text.cache, b - a, text.angles)
+                    out[a:b] = self.scheduler.forward([segment], ids[a:b], range(b - a))
+                    text.cache.trim()
+                    if tell is not None:
+                        tell(b, len(ids))
+            finally:
+                text.cache.clear()
+        return out
+
+    def session(self, start: int = 0) -> Session:
+        """A text that is kept between turns; see `Session`."""
+        return Session(self, start)
+
+    # between text and ids
+
+    def encode(self, prompt: Prompt, special: bool = True) -> list[int]:
+        """Ids of a prompt; ids pass through after a check. special: with the tokenizer's own first token."""
+        if isinstance(prompt, str):
+            if self.tokenizer is None:
+                raise UsageError(f"{self.path}: this checkpoint has no tokenizer; give token ids")
+            ids = list(self.tokenizer(prompt, add_special_tokens=special, verbose=False)["input_ids"])
+        else:
+            ids = [int(i) for i in prompt]
+        if ids and not (min(ids) >= 0 and max(ids) < self.shape.vocab):
+            wrong = next(i for i in ids if not 0 <= i < self.shape.vocab)
+            raise UsageError(f"prompt: token id {wrong} is outside the vocabulary of {self.shape.vocab:,}")
+        return ids
+
+    def chat_ids(self, messages: Seq[Mapping[str, str]]) -> list[int]:
+        """Ids of a conversation in the checkpoint's chat template, ready for the answer."""
+        if self.tokenizer is None or not self.has_template:
+            raise ModelError(f"{self.path}: this checkpoint has no chat template; use generate")
+        return self.encode(render(self.tokenizer, [dict(m) for m in messages]), special=False)
+
+    @property
+    def has_template(self) -> bool:
+        return self.tokenizer is not None and bool(self.tokenizer.chat_template)
+
+    # for the parts of the engine
+
+    def sampling(self, base: Sampling | None, given: dict[str, object]) -> Sampling:
+        return sessions.options(base or Sampling(), given)
+
+    def request(self, text: Text, sampling: Sampling) -> Request:
+        return Request(text, sampling, self.tokenizer, self.shape.vocab, self.shape.eos)
+
+    def drive(
+        self,
+        requests: Seq[Request],
+        progress: Progress | bool | None = None,
+        finished: Callable[[Request], None] | None = None,
+    ) -> Iterator[tuple[Request, str]]:
+        """Run requests to their ends; warns once when a text outgrows what its rope was made for."""
+        reach = self.ropes.reach()
+        longest = max(len(r.text.ids) for r in requests)
+        if reach is not None and longest > reach:
+            warnings.warn(
+                f"{longest:,} tokens are more than the {reach:,} that rope {self.ropes.used(longest)} was made for; "
+                "expect poor answers, or give another --rope",
+                stacklevel=3,
+            )
+        with self._shown(progress) as tell:
+            yield from run(self.scheduler, requests, tell, finished)
+
+    def _open(self, prompt: Prompt, sampling: Sampling) -> Request:
+        ids = self.encode(prompt)
+        if not ids:
+            raise UsageError("prompt: it is empty; give at least one token")
+        self.scheduler.check(len(ids))
+        return self.request(Text(ids, self.pool), sampling)
+
+    @staticmethod
+    def _shown(progress: Progress | bool | None) -> Any:
+        if progress is True:
+            return bar("reading")
+        return nullcontext(progress or None)

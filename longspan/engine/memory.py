@@ -1,0 +1,55 @@
+"""How much memory there is, and sizes written as text."""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+
+from longspan.errors import UsageError
+
+_UNITS = {"": 1, "B": 1}
+_UNITS |= {unit + tail: 1000**n for n, unit in enumerate("KMGT", 1) for tail in ("", "B")}
+_UNITS |= {unit + "IB": 1024**n for n, unit in enumerate("KMGT", 1)}
+SHARE = 0.8
+"""Of the memory that is free when the model is loaded, the part that the cache may take by default."""
+
+
+def parse_bytes(size: int | str) -> int:
+    """Bytes of 800000000, "800MB", "1.5GiB". Raises UsageError for anything else, and below 1."""
+    if isinstance(size, int) and not isinstance(size, bool):
+        value = float(size)
+    else:
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(size))
+        if not match or match[2].upper() not in _UNITS:
+            raise UsageError(f"memory: {size!r} is no size; write it as 800MB or 1.5GiB")
+        value = float(match[1]) * _UNITS[match[2].upper()]
+    if not 1 <= value < 1 << 62:
+        raise UsageError(f"memory: {size!r} should be at least one byte")
+    return int(value)
+
+
+def available(device: torch.device) -> int:
+    """Bytes that the KV cache may take on the device when the user names no limit."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * SHARE)
+    free = psutil.virtual_memory().available
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        try:
+            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+        except (OSError, ValueError):
+            continue  # no such control group, or no limit in it ("max")
+    return max(int(free * SHARE), 1 << 20)
+
+
+def peak_rss() -> int:
+    """The most bytes of memory that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

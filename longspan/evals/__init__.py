@@ -1,0 +1,1 @@
+"""Evaluations: generated tasks whose answers are known exactly."""

@@ -1,0 +1,218 @@
+"""The fastest plain-torch path: no repeated heads, and the cache is not copied to decode a token.
+
+Few rows (decode): the query turns towards each page, and pages are read where they lie, as a batch of small
+matrix products. Many rows (prefill): blocks of keys are turned to the reference page once and given to torch's
+flash attention; partial results are merged by their log-sum-exp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from longspan.kernels.work import Work
+from longspan.rope.rotate import turn
+
+FEW = 8
+"""Rows up to which the query turns; above it turning the keys costs less."""
+BLOCK_SLOTS = 8192
+"""Keys turned and held at a time in prefill, so that the buffers stay bounded at any length."""
+WINDOW_ROWS = 256
+"""Queries per block where a window or a soft cap needs explicit scores."""
+
+BLIND = -1e30
+"""Log-sum-exp of no keys at all; finite, so that merging two such rows gives no NaN."""
+
+Partial = tuple[torch.Tensor, torch.Tensor]  # outputs [G, g, R, D] and log-sum-exp [G, g, R], float32
+
+
+def attend(work: Work) -> torch.Tensor:
+    """Attention over pages; see `Work`."""
+    return _few(work) if work.queries.shape[0] <= FEW else _many(work)
+
+
+def _few(work: Work) -> torch.Tensor:
+    rows, heads, dim = work.queries.shape
+    g, kv_heads = work.groups, work.keys[0].shape[1]
+    dtype = work.keys[0].dtype
+    q = work.queries.view(rows, kv_heads, g, dim).transpose(0, 1).reshape(1, kv_heads, rows * g, dim)
+    if work.cos is not None and work.sin is not None:
+        q = turn(q, work.cos[:, None, None], work.sin[:, None, None]).to(dtype)  # [N, G, R·g, D]
+    else:
+        q = q.to(dtype).expand(sum(k.shape[0] for k in work.keys), -1, -1, -1)
+    parts, n = [], 0
+    for keys in work.keys:
+        parts.append(torch.matmul(q[n : n + keys.shape[0]], keys))
+        n += keys.shape[0]
+    scores = (parts[0] if len(parts) == 1 else torch.cat(parts)).float()  # [N, G, R·g, P]
+    if work.softcap is not None:
+        scores = work.softcap * torch.tanh(scores / work.softcap)
+    _hide(work, scores, rows, g)
+    top = scores.amax(dim=(0, 3), keepdim=True)
+    if work.sinks is not None:
+        sinks = work.sinks.float().view(kv_heads, 1, g).expand(kv_heads, rows, g).reshape(1, kv_heads, rows * g, 1)
+        top = torch.maximum(top, sinks)
+    weights = scores.sub_(top).exp_()
+    total = weights.sum(dim=(0, 3))
+    if work.sinks is not None:
+        total = total + torch.exp(sinks - top)[0, :, :, 0]
+    weights = weights.to(dtype)
+    out = torch.zeros((kv_heads, rows * g, dim), dtype=torch.float32, device=q.device)
+    n = 0
+    for values in work.values:
+        out += torch.matmul(weights[n : n + values.shape[0]], values).sum(0, dtype=torch.float32)
+        n += values.shape[0]
+    out /= total[..., None]
+    return out.view(kv_heads, rows, g, dim).transpose(0, 1).reshape(rows, heads, dim).to(work.queries.dtype)
+
+
+def _hide(work: Work, scores: torch.Tensor, rows: int, g: int) -> None:
+    """Scores of slots that a row must not see become −inf, in place; only pages at the two ends can hold such."""
+    page, pages = work.page, scores.shape[0]
+    at = work.first + torch.arange(rows, device=scores.device)
+    last = max((work.first + 1 - work.base) // page, 0)
+    low = work.begin if work.window is None else max(work.begin, work.first + rows - work.window)
+    spans = [(0, min(-((work.base - low) // page), last)), (last, pages)]
+    for a, b in spans:
+        if a >= b:
+            continue
+        slot = work.base + torch.arange(a * page, b * page, device=scores.device).view(b - a, 1, page)
+        hidden = (slot > at[:, None]) | (slot < work.begin)
+        if work.window is not None:
+            hidden |= slot <= at[:, None] - work.window
+        hidden = hidden.repeat_interleave(g, 1) if g > 1 else hidden  # [n, R·g, P]
+        scores[a:b].masked_fill_(hidden[:, None], -torch.inf)
+
+
+def _many(work: Work) -> torch.Tensor:
+    rows, heads, dim = work.queries.shape
+    g, kv_heads = work.groups, work.keys[0].shape[1]
+    q = work.queries.view(rows, kv_heads, g, dim).permute(1, 2, 0, 3)  # [G, g, R, D]
+    bounded = work.window is not None and work.first + rows - work.base > work.window
+    step = min(WINDOW_ROWS, rows) if bounded or work.softcap is not None else rows
+    blocks = [(r, min(r + step, rows)) for r in range(0, rows, step)]
+    result: list[Partial | None] = [None] * len(blocks)
+    for start, keys, values in _turned(work):
+        stop = start + keys.shape[1]
+        for i, (a, b) in enumerate(blocks):
+            low = work.begin if work.window is None else max(work.begin, work.first + a - work.window + 1)
+            for x, y, causal in _spans(max(start, low), min(stop, work.first + b), work.first + a, bounded):
+                k, v = keys[:, x - start : y - start], values[:, x - start : y - start]
+                result[i] = _merge(result[i], _partial(work, q[:, :, a:b], k, v, work.first + a, x, causal, bounded))
+    parts = []
+    for done in result:
+        assert done is not None, "a block of queries saw no key at all"
+        out, lse = done
+        if work.sinks is not None:
+            out = out * torch.sigmoid(lse - work.sinks.float().view(kv_heads, g, 1))[..., None]
+        parts.append(out)
+    whole = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+    return whole.permute(2, 0, 1, 3).reshape(rows, heads, dim).to(work.queries.dtype)
+
+
+def _turned(work: Work) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+    """Blocks of (position of the first slot, keys [G, S, D] turned to the reference page, values [G, S, D])."""
+    page, at, n = work.page, work.base, 0
+    per_block = max(BLOCK_SLOTS // page, 1)
+    end = work.first + work.queries.shape[0]
+    low = work.base if work.window is None else work.first - work.window + 1
+    for run_keys, run_values in zip(work.keys, work.values, strict=True):
+        for a in range(0, run_keys.shape[0], per_block):
+            keys, values = run_keys[a : a + per_block], run_values[a : a + per_block]
+            pages, kv_heads, dim, _ = keys.shape
+            if at + pages * page > low and at < end:
+                turned = torch.empty((kv_heads, pages, page, dim), dtype=keys.dtype, device=keys.device)
+                if work.cos is not None and work.sin is not None:
+                    cos, sin = (t[n : n + pages, None, :, None] for t in (work.cos, work.sin))
+                    turned.copy_(turn(keys, cos, -sin, dim=2).permute(1, 0, 3, 2))
+                else:
+                    turned.copy_(keys.permute(1, 0, 3, 2))
+                slots = pages * page
+                yield (
+                    at,
+                    turned.view(kv_heads, slots, dim),
+                    values.transpose(0, 1).reshape(kv_heads, slots, dim),
+                )
+            at += pages * page
+            n += pages
+
+
+def _spans(low: int, high: int, first: int, bounded: bool) -> Iterator[tuple[int, int, bool]]:
+    """Key spans (from, to, causal): what all rows see, then the triangle of the rows' own positions."""
+    if low >= high:
+        return
+    if bounded:
+        yield low, high, True
+        return
+    if low < min(high, first):
+        yield low, min(high, first), False
+    if max(low, first) < high:
+        yield max(low, first), high, True
+
+
+def _partial(
+    work: Work, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, first: int, start: int, causal: bool, bounded: bool
+) -> Partial:
+    """Attention of rows at first… over keys at start…, normalised over these keys alone."""
+    kv_heads, g, rows, dim = q.shape
+    slots = k.shape[1]
+    aligned = causal and not bounded and start == first and rows == slots
+    mask = blind = None
+    if causal and not aligned:
+        at = first + torch.arange(rows, device=q.device)[:, None]
+        slot = start + torch.arange(slots, device=q.device)[None, :]
+        hidden = slot > at
+        if work.window is not None:
+            hidden |= slot <= at - work.window
+        mask = torch.zeros((rows, slots), dtype=torch.float32, device=q.device).masked_fill_(hidden, -torch.inf)
+        blind = hidden.all(-1)  # rows that see none of these keys: no share in the merged result
+    if work.softcap is not None or q.device.type != "cpu" or q.dtype == torch.float64:
+        out, lse = _explicit(q, k, v, mask, aligned, work.softcap)
+    elif causal:
+        shape = (kv_heads, g, slots, dim)
+        out, lse = _flash(q, k[:, None].expand(shape), v[:, None].expand(shape), aligned, mask)
+    else:
+        out, lse = _flash(q.reshape(1, kv_heads, g * rows, dim), k[None], v[None], False, None)
+    out, lse = out.view(kv_heads, g, rows, dim), lse.view(kv_heads, g, rows)
+    out = out.to(lse.dtype)
+    if blind is not None and bool(blind.any()):
+        out = out.masked_fill(blind[:, None], 0.0)
+        lse = lse.masked_fill(blind, BLIND)
+    return out, lse
+
+
+def _flash(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool, mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    # the public scaled_dot_product_attention does not return the log-sum-exp, which merging needs
+    op = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    out, lse = op(q, k, v, 0.0, causal, attn_mask=None if mask is None else mask.to(q.dtype), scale=1.0)
+    return out, lse
+
+
+def _explicit(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, aligned: bool, softcap: float | None
+) -> Partial:
+    kv_heads, g, rows, dim = q.shape
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scores = torch.matmul(q.reshape(kv_heads, g * rows, dim).to(wide), k.to(wide).transpose(1, 2))
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    scores = scores.view(kv_heads, g, rows, -1)
+    if aligned:
+        scores.masked_fill_(torch.ones(rows, rows, dtype=torch.bool, device=q.device).triu_(1), -torch.inf)
+    elif mask is not None:
+        scores += mask
+    lse = torch.logsumexp(scores, -1)
+    weights = torch.exp(scores - lse[..., None])
+    out = torch.matmul(weights.view(kv_heads, g * rows, -1), v.to(wide)).view(kv_heads, g, rows, dim)
+    return out, lse
+
+
+def _merge(old: Partial | None, new: Partial) -> Partial:
+    if old is None:
+        return new
+    lse = torch.logaddexp(old[1], new[1])
+    out = old[0] * torch.exp(old[1] - lse)[..., None] + new[0] * torch.exp(new[1] - lse)[..., None]
+    return out, lse

@@ -1,0 +1,55 @@
+"""What a backend gets: the attention of consecutive queries of one sequence, in one layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """R consecutive queries over N consecutive pages of one sequence in one layer.
+
+    All positions count from the start of the *reference page*, the one that holds the last query, so no
+    number here grows with the text. A stored key is rotated by its offset in its page only; the distance
+    between its page and the reference page is left to the kernel, which may turn the query per page or the
+    keys.
+
+    queries [R, H, D]: rotated by their position (which may be negative), multiplied by the softmax scale and
+        by the square of the attention factor where rotated.
+    first: position of the first query. base: position of the first slot (≤ 0, a multiple of P). begin:
+        position where the text begins; slots before it, in its first page, hold nothing.
+    keys, values: runs of pages in text order, [n, G, D, P] and [n, G, P, D], Σn = N. Slots that
+        no query sees hold anything, NaN in keys included.
+    cos, sin [N, d/2]: the rotation by the distance from each page to the reference page, P·j for j ≥ 0; None
+        where nothing is rotated. Their dtype is the dtype of rotations.
+    window: the query at p sees keys k with p − window < k ≤ p; None: all k ≤ p from `begin` on.
+    softcap: scores become softcap·tanh(score/softcap) (Gemma 2).
+    sinks [H]: logits of learned sinks, which take part in the softmax and carry no value (gpt-oss).
+
+    A backend returns [R, H, D] in the dtype of the queries.
+    """
+
+    queries: torch.Tensor
+    first: int
+    base: int
+    keys: Sequence[torch.Tensor]
+    values: Sequence[torch.Tensor]
+    begin: int = -(1 << 62)
+    cos: torch.Tensor | None = None
+    sin: torch.Tensor | None = None
+    window: int | None = None
+    softcap: float | None = None
+    sinks: torch.Tensor | None = None
+
+    @property
+    def page(self) -> int:
+        """P."""
+        return self.keys[0].shape[3]
+
+    @property
+    def groups(self) -> int:
+        """Query heads per KV head."""
+        return self.queries.shape[1] // self.keys[0].shape[1]

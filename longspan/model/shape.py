@@ -1,0 +1,49 @@
+"""What the rest of longspan knows of a model: numbers, no weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from longspan.rope import Geometry, Rope
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One decoder layer.
+
+    window: W of sliding attention, in tokens (a query at p sees the keys k with p − W < k ≤ p); None is full
+    attention. rope: the key of this layer's rotation in `Shape.ropes`; None rotates nothing (NoPE).
+    """
+
+    window: int | None
+    rope: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A checkpoint's geometry.
+
+    family: transformers' `model_type`. heads: H query heads. kv_heads: G KV heads. head_dim: D. ropes: what the
+    checkpoint itself declares, under "all", or under the layer type where layer types rotate differently.
+    original: tokens trained at before any scaling (of full attention). trained: the tokens that the checkpoint
+    as it stands claims to reach. parameters: counted in the files' headers, tied ones once. eos: the ids that
+    end a text.
+    """
+
+    family: str
+    layers: tuple[Layer, ...]
+    heads: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    vocab: int
+    ropes: Mapping[str, tuple[Rope, Geometry]]
+    original: int
+    trained: int
+    parameters: int
+    eos: tuple[int, ...]
+
+    def kv_bytes_per_token(self, element_size: int) -> int:
+        """Bytes of keys and values that one token takes in all layers, at `element_size` bytes a number."""
+        return 2 * len(self.layers) * self.kv_heads * self.head_dim * element_size

@@ -1,0 +1,40 @@
+"""Fixtures that several areas share: tiny checkpoints, made once per run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import checkpoints
+import pytest
+import torch
+
+from longspan import LLM
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """The models are tiny: a second thread waits more than it works, above all on a machine that others use too."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """folder(family, rope=…, **overrides): a checkpoint with a byte tokenizer, made at the first call."""
+    made: dict[str, Path] = {}
+
+    def get(family: str, **keywords: object) -> Path:
+        key = repr((family, sorted(keywords.items())))
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp(family)
+            checkpoints.make(family, made[key], **keywords)  # type: ignore[arg-type]
+            checkpoints.tokenizer(made[key])
+        return made[key]
+
+    return get
+
+
+@pytest.fixture
+def llama(folder: Callable[..., Path]) -> LLM:
+    """A three-layer Llama with a small pool."""
+    return LLM(folder("llama"), memory="64MB", dtype="float32")
