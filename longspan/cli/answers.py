@@ -55,10 +55,11 @@ def answer(
     started and finished are told which prompt it is; said gets the answer's text while it comes.
     """
     seconds, outputs = 0.0, []
-    llm.scheduler.check(len(prompts.common) + max(map(len, prompts.rests)))  # refuse before reading, not after
+    longest = max(map(len, prompts.rests))
+    llm.scheduler.check(len(prompts.common) + longest)  # refuse before reading, not after
     with llm.session() as session:
         if prompts.common:
-            seconds += session.feed(prompts.common, progress=True).prefill_seconds
+            seconds += session.feed(prompts.common, progress=True, ahead=longest).prefill_seconds
         last = len(prompts.rests) - 1
         for i, rest in enumerate(prompts.rests):
             started(i)

@@ -32,14 +32,13 @@ def model(
 
     from longspan.cache.bytes import Layout
     from longspan.errors import UsageError
-    from longspan.model.load import DTYPES, _checked, _own_dtype
+    from longspan.model.load import DTYPES, inspect
 
     if dtype != "auto" and dtype not in DTYPES:
         raise UsageError(f"dtype {dtype!r} is not known; known: auto, {', '.join(DTYPES)}")
-    checked = _checked(name)  # what `inspect` does; the shape alone does not say the dtype
-    shape = checked.shape
+    shape = inspect(name)
     if dtype == "auto":
-        dtype = _own_dtype(checked)
+        dtype = shape.dtype
     layout = Layout(
         windows=tuple(layer.window for layer in shape.layers),
         kv_heads=shape.kv_heads,

@@ -23,14 +23,15 @@ EXPECT = 1024
 class Text:
     """A text as the engine holds it: all its ids, the part that is cached, and the angles it is cached with.
 
-    start: text position of the first id. restarts: how often it had to be read anew under other angles.
+    start: text position of the first id. ahead: ids that are known to follow (a question that is given along with
+    the text), for which the angles are chosen already. restarts: how often it had to be read anew.
     """
 
     def __init__(self, ids: Seq[int], pool: Pool, start: int = 0) -> None:
         self.ids = list(ids)
         self.cache = Sequence(pool, start)
         self.angles: Mapping[str, Angles] = {}
-        self.restarts = 0
+        self.ahead = self.restarts = 0
 
     @property
     def pending(self) -> int:
@@ -40,9 +41,10 @@ class Text:
     def settle(self, ropes: Ropes) -> None:
         """Choose the angles for the ids present. If they change, the text is read anew: keys of two kinds never
         share a cache, and what deeper layers made of the old angles is gone with them (docs/decisions.md)."""
-        if self.angles and all(len(self.ids) <= a.until for a in self.angles.values()):
+        present = len(self.ids) + self.ahead
+        if self.angles and all(present <= a.until for a in self.angles.values()):
             return
-        new = ropes.angles(len(self.ids))
+        new = ropes.angles(present)
         if self.angles and self.cache.length and any(_differ(self.angles[k], new[k]) for k in new):
             self.cache.clear()
             self.restarts += 1
@@ -52,7 +54,7 @@ class Text:
         """A second text with the same beginning; cached pages are shared."""
         twin = Text.__new__(Text)
         twin.ids, twin.cache, twin.angles = list(self.ids), self.cache.fork(), self.angles
-        twin.restarts = 0
+        twin.ahead = twin.restarts = 0
         return twin
 
 
@@ -106,6 +108,18 @@ class Scheduler:
         """The text stays cached for its session, until room is needed."""
         self._leave(text)
         self.idle.append(text)
+
+    def fork(self, text: Text) -> Text:
+        """A kept twin of a text, at the cost of other kept texts' caches if there is no room for it."""
+        while True:
+            try:
+                twin = text.fork()
+            except DoesNotFit:
+                if not self._reclaim_idle(but=text):
+                    raise
+            else:
+                self.idle.append(twin)
+                return twin
 
     def drop(self, text: Text) -> None:
         """Free all that the text holds, wherever it stands."""
@@ -195,9 +209,9 @@ class Scheduler:
                 if victim is text:
                     return False
 
-    def _reclaim_idle(self) -> bool:
+    def _reclaim_idle(self, but: Text | None = None) -> bool:
         for text in self.idle:
-            if text.cache.length:
+            if text.cache.length and text is not but:
                 text.cache.clear()
                 return True
         return False

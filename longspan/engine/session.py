@@ -43,9 +43,13 @@ class Session:
         """The rope method in force for the text so far."""
         return self._llm.ropes.used(max(self.tokens, 1))
 
-    def feed(self, text: str | Seq[int], progress: Progress | bool | None = None) -> Output:
-        """Read on: the text is appended and cached, nothing is generated."""
-        return self._turn(self._llm.encode(text, special=not self._text.ids), Sampling(max_new_tokens=0), progress)
+    def feed(self, text: str | Seq[int], progress: Progress | bool | None = None, ahead: int = 0) -> Output:
+        """Read on: the text is appended and cached, nothing is generated.
+
+        ahead: ids that are known to follow, such as the longest question about to be asked; the angles are chosen
+        for them too, so that the text is not read again when they come.
+        """
+        return self._turn(self._encode(text), Sampling(max_new_tokens=0), progress, ahead)
 
     def ask(
         self,
@@ -55,9 +59,7 @@ class Session:
         **options: object,
     ) -> Output:
         """Append the text, generate an answer, and keep both. Options are those of `Sampling`."""
-        return self._turn(
-            self._llm.encode(text, special=not self._text.ids), self._llm.sampling(sampling, options), progress
-        )
+        return self._turn(self._encode(text), self._llm.sampling(sampling, options), progress)
 
     def stream(
         self,
@@ -67,9 +69,7 @@ class Session:
         **options: object,
     ) -> Generator[str, None, Output]:
         """Like `ask`, giving the answer's text while it comes; the generator's return value is the Output."""
-        request = self._request(
-            self._llm.encode(text, special=not self._text.ids), self._llm.sampling(sampling, options)
-        )
+        request = self._request(self._encode(text), self._llm.sampling(sampling, options))
         for _, new in self._llm.drive([request], progress, self._finished):
             if new:
                 yield new
@@ -79,8 +79,7 @@ class Session:
         """A second session with the same text so far; cached pages are shared, not copied."""
         self._check()
         twin = Session(self._llm, self._text.cache.start)
-        twin._text = self._text.fork()
-        self._llm.scheduler.keep(twin._text)
+        twin._text = self._llm.scheduler.fork(self._text)
         return twin
 
     def close(self) -> None:
@@ -99,16 +98,20 @@ class Session:
         if not self._open:
             raise UsageError("session: it was closed; open a new one")
 
-    def _request(self, ids: list[int], sampling: Sampling) -> Request:
+    def _encode(self, text: str | Seq[int]) -> list[int]:
+        return self._llm.encode(text, special=not self._text.ids)
+
+    def _request(self, ids: list[int], sampling: Sampling, ahead: int = 0) -> Request:
         self._check()
         if not ids and not self._text.pending:
             raise UsageError("session: the text is empty; give at least one token")
         self._llm.scheduler.check(len(self._text.ids) + len(ids), self._text.cache.start)
         self._text.ids += ids
+        self._text.ahead = ahead
         return self._llm.request(self._text, sampling)
 
-    def _turn(self, ids: list[int], sampling: Sampling, progress: Progress | bool | None) -> Output:
-        request = self._request(ids, sampling)
+    def _turn(self, ids: list[int], sampling: Sampling, progress: Progress | bool | None, ahead: int = 0) -> Output:
+        request = self._request(ids, sampling, ahead)
         for _ in self._llm.drive([request], progress, self._finished):
             pass
         return request.output(self.rope)

@@ -39,8 +39,6 @@ class Loaded:
 @dataclasses.dataclass(frozen=True)
 class _Checked:
     config: Any
-    raw: Mapping[str, Any]
-    tensors: Mapping[str, headers.Tensor]
     shape: Shape
     path: Path
 
@@ -65,7 +63,7 @@ def load(model: str | Path, *, dtype: str = "auto", device: str = "auto") -> Loa
         raise UsageError(f"dtype {dtype!r} is not known; known: auto, {', '.join(DTYPES)}")
     place = _device(device)
     checked = _checked(model)
-    numbers = DTYPES[_own_dtype(checked) if dtype == "auto" else dtype]
+    numbers = DTYPES[checked.shape.dtype if dtype == "auto" else dtype]
     text = tokenizer.load(checked.path, checked.config, checked.shape.vocab)
     if text is not None:
         template.check(text)
@@ -97,11 +95,12 @@ def _checked(model: str | Path) -> _Checked:
         vocab=built.vocab_size,
         ropes=declared,
         original=full[1].original,
+        dtype=_own_dtype(raw, tensors),
         trained=built.max_position_embeddings,
         parameters=check.check(built, tensors),
         eos=config.ends(path, raw, built.vocab_size),
     )
-    return _Checked(built, raw, tensors, shape, path)
+    return _Checked(built, shape, path)
 
 
 def _weights(checked: _Checked, dtype: torch.dtype) -> transformers.PreTrainedModel:
@@ -135,13 +134,13 @@ def _weights(checked: _Checked, dtype: torch.dtype) -> transformers.PreTrainedMo
     return model
 
 
-def _own_dtype(checked: _Checked) -> str:
+def _own_dtype(raw: Mapping[str, Any], tensors: Mapping[str, headers.Tensor]) -> str:
     """The dtype that the config names, or else the one that most of the stored numbers have."""
-    named = checked.raw.get("dtype") or checked.raw.get("torch_dtype")
+    named = raw.get("dtype") or raw.get("torch_dtype")
     if isinstance(named, str) and named.removeprefix("torch.") in DTYPES:
         return named.removeprefix("torch.")
     held: dict[str, int] = {}
-    for tensor in checked.tensors.values():
+    for tensor in tensors.values():
         if tensor.dtype in _STORED:
             held[_STORED[tensor.dtype]] = held.get(_STORED[tensor.dtype], 0) + tensor.count
     return max(held, key=lambda name: held[name])

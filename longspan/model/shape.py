@@ -27,8 +27,8 @@ class Shape:
     family: transformers' `model_type`. heads: H query heads. kv_heads: G KV heads. head_dim: D. ropes: what the
     checkpoint itself declares, under "all", or under the layer type where layer types rotate differently.
     original: tokens trained at before any scaling (of full attention). trained: the tokens that the checkpoint
-    as it stands claims to reach. parameters: counted in the files' headers, tied ones once. eos: the ids that
-    end a text.
+    as it stands claims to reach. dtype: that of the weights as stored. parameters: counted in the files' headers,
+    tied ones once. eos: the ids that end a text.
     """
 
     family: str
@@ -40,6 +40,7 @@ class Shape:
     vocab: int
     ropes: Mapping[str, tuple[Rope, Geometry]]
     original: int
+    dtype: str
     trained: int
     parameters: int
     eos: tuple[int, ...]

@@ -114,6 +114,20 @@ def test_a_session_crosses_the_threshold_too(llm: LLM):
     assert answer.ids[0] == int(reached.argmax())
 
 
+def test_a_question_that_is_given_along_does_not_make_the_text_be_read_again(llm: LLM):
+    """Text and question cross a threshold together; each fork would start over if the text had settled alone."""
+    ids = ids_of(ORIGINAL + 10)
+    with llm.session() as session:
+        session.feed(ids[: ORIGINAL - 5], ahead=15)
+        for _ in range(2):
+            with session.fork() as fork:
+                answer = fork.ask(ids[ORIGINAL - 5 :], max_new_tokens=1, ignore_eos=True)
+                assert answer.tokens_cached == ORIGINAL - 5
+                assert fork._text.restarts == 0
+                assert fork._text.cache.length == len(ids)
+    assert answer.ids == llm.generate(ids, max_new_tokens=1, ignore_eos=True).ids
+
+
 @settings(max_examples=100, deadline=None)
 @given(lengths=st.lists(st.integers(1, 3000), min_size=1, max_size=30).map(sorted))
 def test_angles_always_cover_the_tokens_present(lengths: list[int]):
