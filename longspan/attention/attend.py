@@ -56,7 +56,7 @@ def attend(
     targets = step.targets[number][index]  # [G, T]
     pool.keys[targets, :, step.offsets] = k.to(pool.dtype)
     pool.values[targets, step.offsets] = v.to(pool.dtype)
-    q = (q * scaling).to(query.dtype)
+    q = q.float() * scaling
     outputs, start = [], 0
     for segment, reading in zip(step.segments, step.readings[number], strict=True):
         runs = segment.sequence.groups[number].runs(pool, index)
@@ -77,4 +77,4 @@ def attend(
         outputs.append(step.backend(work))
         start += segment.rows
     out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return out[None], None
+    return out[None].to(query.dtype), None

@@ -160,7 +160,7 @@ class LLM:
             try:
                 for a in range(0, len(ids), size):
                     b = min(a + size, len(ids))
-                    text.cache.grow(b - a, expect=len(ids))
+                    self.scheduler.grow(text, b - a)
                     segment = Segment(text.cache, b - a, text.angles)
                     out[a:b] = self.scheduler.forward([segment], ids[a:b], range(b - a))
                     text.cache.trim()

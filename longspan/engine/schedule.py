@@ -109,6 +109,16 @@ class Scheduler:
         self._leave(text)
         self.idle.append(text)
 
+    def grow(self, text: Text, rows: int) -> None:
+        """Pages for `rows` more ids of a text that is not scheduled, at the cost of kept texts' caches if need be."""
+        while True:
+            try:
+                text.cache.grow(rows, expect=len(text.ids))
+                return
+            except DoesNotFit:
+                if not self._reclaim_idle(but=text):
+                    raise
+
     def fork(self, text: Text) -> Text:
         """A kept twin of a text, at the cost of other kept texts' caches if there is no room for it."""
         while True:

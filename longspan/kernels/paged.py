@@ -7,6 +7,7 @@ flash attention; partial results are merged by their log-sum-exp.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -19,7 +20,7 @@ FEW = 8
 BLOCK_SLOTS = 8192
 """Keys turned and held at a time in prefill, so that the buffers stay bounded at any length."""
 WINDOW_ROWS = 256
-"""Queries per block where a window or a soft cap needs explicit scores."""
+"""Queries per block where a window needs a mask, or scores are formed explicitly."""
 
 BLIND = -1e30
 """Log-sum-exp of no keys at all; finite, so that merging two such rows gives no NaN."""
@@ -48,7 +49,8 @@ def _few(work: Work) -> torch.Tensor:
     scores = (parts[0] if len(parts) == 1 else torch.cat(parts)).float()  # [N, G, R·g, P]
     if work.softcap is not None:
         scores = work.softcap * torch.tanh(scores / work.softcap)
-    _hide(work, scores, rows, g)
+    for a, b, hidden in _hidden(work.first, work.base, work.begin, rows, work.window, g, n, work.page, q.device):
+        scores[a:b].masked_fill_(hidden, -torch.inf)
     top = scores.amax(dim=(0, 3), keepdim=True)
     if work.sinks is not None:
         sinks = work.sinks.float().view(kv_heads, 1, g).expand(kv_heads, rows, g).reshape(1, kv_heads, rows * g, 1)
@@ -58,39 +60,50 @@ def _few(work: Work) -> torch.Tensor:
     if work.sinks is not None:
         total = total + torch.exp(sinks - top)[0, :, :, 0]
     weights = weights.to(dtype)
-    out = torch.zeros((kv_heads, rows * g, dim), dtype=torch.float32, device=q.device)
-    n = 0
+    sums, n = [], 0
     for values in work.values:
-        out += torch.matmul(weights[n : n + values.shape[0]], values).sum(0, dtype=torch.float32)
+        sums.append(torch.matmul(weights[n : n + values.shape[0]], values).sum(0, dtype=torch.float32))
         n += values.shape[0]
-    out /= total[..., None]
+    out = (sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)) / total[..., None]
     return out.view(kv_heads, rows, g, dim).transpose(0, 1).reshape(rows, heads, dim).to(work.queries.dtype)
 
 
-def _hide(work: Work, scores: torch.Tensor, rows: int, g: int) -> None:
-    """Scores of slots that a row must not see become −inf, in place; only pages at the two ends can hold such."""
-    page, pages = work.page, scores.shape[0]
-    at = work.first + torch.arange(rows, device=scores.device)
-    last = max((work.first + 1 - work.base) // page, 0)
-    low = work.begin if work.window is None else max(work.begin, work.first + rows - work.window)
-    spans = [(0, min(-((work.base - low) // page), last)), (last, pages)]
+@functools.lru_cache(maxsize=32)  # the layers of a step ask for the same; a step of many texts asks for a few
+def _hidden(
+    first: int,
+    base: int,
+    begin: int,
+    rows: int,
+    window: int | None,
+    g: int,
+    pages: int,
+    page: int,
+    device: torch.device,
+) -> list[tuple[int, int, torch.Tensor]]:
+    """Page spans (from, to, hidden [to − from, 1, R·g, P]) that hold slots which some row must not see: at the two
+    ends of the text, or of the window."""
+    at = first + torch.arange(rows, device=device)
+    last = max((first + 1 - base) // page, 0)
+    low = begin if window is None else max(begin, first + rows - window)
+    spans = [(0, min(-((base - low) // page), last)), (last, pages)]
+    found = []
     for a, b in spans:
-        if a >= b:
-            continue
-        slot = work.base + torch.arange(a * page, b * page, device=scores.device).view(b - a, 1, page)
-        hidden = (slot > at[:, None]) | (slot < work.begin)
-        if work.window is not None:
-            hidden |= slot <= at[:, None] - work.window
-        hidden = hidden.repeat_interleave(g, 1) if g > 1 else hidden  # [n, R·g, P]
-        scores[a:b].masked_fill_(hidden[:, None], -torch.inf)
+        if a < b:
+            slot = base + torch.arange(a * page, b * page, device=device).view(b - a, 1, page)
+            hidden = (slot > at[:, None]) | (slot < begin)
+            if window is not None:
+                hidden |= slot <= at[:, None] - window
+            found.append((a, b, hidden.repeat_interleave(g, 1)[:, None]))
+    return found
 
 
 def _many(work: Work) -> torch.Tensor:
     rows, heads, dim = work.queries.shape
     g, kv_heads = work.groups, work.keys[0].shape[1]
-    q = work.queries.view(rows, kv_heads, g, dim).permute(1, 2, 0, 3)  # [G, g, R, D]
+    dtype = work.keys[0].dtype
+    q = work.queries.to(dtype).view(rows, kv_heads, g, dim).permute(1, 2, 0, 3)  # [G, g, R, D]
     bounded = work.window is not None and work.first + rows - work.base > work.window
-    step = min(WINDOW_ROWS, rows) if bounded or work.softcap is not None else rows
+    step = min(WINDOW_ROWS, rows) if bounded or not _fused(work) else rows
     blocks = [(r, min(r + step, rows)) for r in range(0, rows, step)]
     result: list[Partial | None] = [None] * len(blocks)
     for start, keys, values in _turned(work):
@@ -167,7 +180,7 @@ def _partial(
             hidden |= slot <= at - work.window
         mask = torch.zeros((rows, slots), dtype=torch.float32, device=q.device).masked_fill_(hidden, -torch.inf)
         blind = hidden.all(-1)  # rows that see none of these keys: no share in the merged result
-    if work.softcap is not None or q.device.type != "cpu" or q.dtype == torch.float64:
+    if not _fused(work):
         out, lse = _explicit(q, k, v, mask, aligned, work.softcap)
     elif causal:
         shape = (kv_heads, g, slots, dim)
@@ -180,6 +193,12 @@ def _partial(
         out = out.masked_fill(blind[:, None], 0.0)
         lse = lse.masked_fill(blind, BLIND)
     return out, lse
+
+
+def _fused(work: Work) -> bool:
+    """Whether torch's flash attention for CPUs serves; elsewhere scores are formed explicitly, block by block."""
+    keys = work.keys[0]
+    return work.softcap is None and keys.device.type == "cpu" and keys.dtype != torch.float64
 
 
 def _flash(

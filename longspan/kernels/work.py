@@ -29,7 +29,8 @@ class Work:
     softcap: scores become softcap·tanh(score/softcap) (Gemma 2).
     sinks [H]: logits of learned sinks, which take part in the softmax and carry no value (gpt-oss).
 
-    A backend returns [R, H, D] in the dtype of the queries.
+    Queries come in float32 whatever the cache holds, so that they are rounded once, after the last turn. A backend
+    returns [R, H, D] in the dtype of the queries.
     """
 
     queries: torch.Tensor

@@ -234,7 +234,8 @@ def test_a_session_gives_way_and_reads_again(llama: LLM):
         session.feed(ids)
         llm.generate(ids_of(400, seed=1), max_new_tokens=4, ignore_eos=True)
         answer = session.ask([9, 10], max_new_tokens=4, ignore_eos=True)
-    assert answer.tokens_cached == 0
+        assert answer.tokens_cached == 0
+        assert llm.logits(ids_of(500)).shape[0] == 500, "it gives way to logits, too"
     assert answer.ids == llama.generate([*ids, 9, 10], max_new_tokens=4, ignore_eos=True).ids
 
 
