@@ -65,7 +65,7 @@ class Trial:
 
 def demo(
     context: typer.Context,
-    tokens: Annotated[int, typer.Option(metavar="N", help="Length of the text.")] = 8192,
+    tokens: Annotated[int, typer.Option(metavar="N", help="The text has at least so many.")] = 8192,
     questions: Annotated[int, typer.Option(metavar="N", help="How many facts to ask about.")] = 20,
     seed: Annotated[int, typer.Option(metavar="N", help="Another text and other facts.")] = 0,
     json: options.Json = False,
@@ -84,7 +84,7 @@ def demo(
     llm = options.load(model)
     trained = llm.shape.trained
     # in every comparison the facts to choose from are as many, and none has a name that was trained on
-    long = [plant(llm, random.Random(seed), tokens, max(FACTS, questions), questions)]
+    long = [plant_at_least(llm, seed, tokens, max(FACTS, questions), questions)]
     short: list[Planted] = []
     while sum(len(text.questions) for text in short) < questions:
         left = questions - sum(len(text.questions) for text in short)
@@ -92,9 +92,8 @@ def demo(
         short.append(plant(llm, rng, min(SHORT, trained, tokens), FACTS, min(FACTS, left)))
 
     tell: Callable[[str], None] = (lambda line: None) if json else print
-    tell(
-        f"A text of about {tokens:,} tokens: {tokens / trained:.1f} times the {trained:,} that the model was trained on"
-    )
+    length = _count(llm, long[0].text)
+    tell(f"A text of {length:,} tokens: {length / trained:.1f} times the {trained:,} that the model was trained on")
     tell(f"(Python's documentation), with {max(FACTS, questions)} invented facts; {questions} are asked about.\n")
     scaled = attempt(llm, long, lambda i, one: tell(_line(i, one)))
     tell(
@@ -124,7 +123,7 @@ def demo(
         say.dump(
             {
                 "model": model or "embedded",
-                "tokens": tokens,
+                "tokens": length,
                 "trained_tokens": trained,
                 "questions": questions,
                 "seed": seed,
@@ -168,6 +167,17 @@ def attempt(llm: LLM, texts: Seq[Planted], told: Callable[[int, Answered], None]
         llm.pool.peak_bytes,
         together.rope,
     )
+
+
+def plant_at_least(llm: LLM, seed: int, tokens: int, count: int, asked: int) -> Planted:
+    """As `plant`, but the text alone has at least `tokens` tokens, and hardly more."""
+    whole = tokens + ANSWER_TOKENS + TEMPLATE_TOKENS
+    while True:
+        made = plant(llm, random.Random(seed), whole, count, asked)
+        missing = tokens - _count(llm, made.text)
+        if missing <= 0:
+            return made
+        whole += missing
 
 
 def plant(llm: LLM, rng: random.Random, tokens: int, count: int, asked: int) -> Planted:

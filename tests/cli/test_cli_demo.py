@@ -38,12 +38,13 @@ def test_every_question_has_its_fact_in_the_text(model):
 
 def test_the_figures_are_those_of_the_run(cli, model):
     report = cli("demo", "--model", model, "--tokens", 1500, "--questions", 2, "--json").json
-    assert (report["trained_tokens"], report["questions"], report["tokens"]) == (700, 2, 1500)
+    assert (report["trained_tokens"], report["questions"]) == (700, 2)
+    assert 1500 <= report["tokens"] < 1700, "the text alone has what was asked for"
     scaled, bare, inside = (report[name] for name in ("with_scaling", "without_scaling", "inside_trained_length"))
     assert scaled["rope"].startswith("yarn:factor=2.")
     assert bare["rope"] == inside["rope"] == "default"
     assert [one["question"] for one in scaled["answered"]] == [one["question"] for one in bare["answered"]]
-    assert inside["tokens"] <= 700 < scaled["tokens"] == bare["tokens"] <= 1500
+    assert inside["tokens"] <= 700 < report["tokens"] < scaled["tokens"] == bare["tokens"]
     for trial in (scaled, bare, inside):
         assert len(trial["answered"]) == 2
         assert trial["right"] == sum(one["right"] for one in trial["answered"])
