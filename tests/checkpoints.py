@@ -154,8 +154,6 @@ def weights(config: transformers.PreTrainedConfig, seed: int = 0) -> transformer
         model = transformers.AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if name.endswith("norm.weight") and ("q_norm" in name or "k_norm" in name):
-                    parameter.mul_(1.2)
                 if parameter.dim() == 1 or "bias" in name:
                     parameter.add_(torch.randn_like(parameter) * (1.0 if "sinks" in name else 0.2))
     finally:
