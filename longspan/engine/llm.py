@@ -214,9 +214,9 @@ class LLM:
         finished: Callable[[Request], None] | None = None,
     ) -> Iterator[tuple[Request, str]]:
         """Run requests to their ends; warns once when a text outgrows what its rope was made for."""
-        reach = self.ropes.reach()
         longest = max(len(r.text.ids) for r in requests)
-        if reach is not None and longest > reach:
+        reach = self.ropes.reach(longest)
+        if longest > reach:
             warnings.warn(
                 f"{longest:,} tokens are more than the {reach:,} that rope {self.ropes.used(longest)} was made for; "
                 "expect poor answers, or give another --rope",

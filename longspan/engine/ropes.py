@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from longspan import spec
 from longspan.errors import UsageError
-from longspan.rope import METHODS, Angles, Geometry, Rope
-from longspan.rope.angles import scale
+from longspan.rope import FOREVER, METHODS, Angles, Geometry, Rope
 from longspan.rope.default import Default
 from longspan.rope.when_needed import WhenNeeded
 from longspan.rope.yarn import Yarn
 
 CHOICES = ("auto", "checkpoint", *METHODS)
+"""What `rope=` takes; methods may be followed by options."""
 
 
 class Ropes:
@@ -26,7 +26,7 @@ class Ropes:
     """
 
     def __init__(
-        self, declared: Mapping[str, tuple[Rope, Geometry]], reaching: Iterable[str | None], choice: str = "auto"
+        self, declared: Mapping[str, tuple[Rope, Geometry]], reaching: Sequence[str | None], choice: str = "auto"
     ) -> None:
         """declared: what the checkpoint says per rope key. reaching: the keys of full-attention layers."""
         self.choice = choice
@@ -34,6 +34,8 @@ class Ropes:
         name, _, options = choice.partition(":")
         if name in ("auto", "checkpoint") and options:
             raise UsageError(f"rope: {name} takes no options; name a method, as in yarn:factor=8")
+        if name.strip().replace("-", "_").lower() not in CHOICES:
+            raise UsageError(f"rope: unknown method {name!r}; known: {', '.join(CHOICES)}")
         added = None if choice in ("auto", "checkpoint") else spec.parse(choice, METHODS, "rope")
         self.main = next((key for key in reaching if key is not None), next(iter(declared), None))
         for key in {k for k in reaching if k is not None}:
@@ -53,32 +55,19 @@ class Ropes:
         """The method in force at that length on full-attention layers, with its factor, as text ("yarn:factor=9")."""
         if self.main is None:
             return "none"
-        method, geometry = self.methods[self.main]
-        while isinstance(method, WhenNeeded):
-            late = tokens > (method.original or geometry.original)
-            method = method.after if late else method.before
-        if getattr(method, "factor", 0) is None and hasattr(method, "original"):
-            if type(method).__name__ == "LongRope":
-                return spec.render(method, METHODS)
-            s, _ = scale(None, method.original or geometry.original, tokens)
-            if s == 1:
-                return "default"
-            method = dataclasses.replace(method, factor=round(s, 6))  # type: ignore[type-var]
+        angles = self.angles(tokens)[self.main]
+        plain = Default().angles(self.methods[self.main][1], tokens)
+        if (angles.inv_freq, angles.attention_factor) == (plain.inv_freq, plain.attention_factor):
+            return "default"
+        method = angles.method
+        factor = getattr(method, "factor", None)
+        if isinstance(factor, float) and not factor.is_integer():
+            method = dataclasses.replace(method, factor=round(factor, 6))  # type: ignore[type-var]
         return spec.render(method, METHODS)
 
-    def reach(self) -> int | None:
-        """Tokens up to which the angles in force were made to work; None without a bound."""
-        if self.main is None:
-            return None
-        method, geometry = self.methods[self.main]
-        while isinstance(method, WhenNeeded):
-            method = method.after
-        if isinstance(method, Default):
-            return geometry.positions
-        factor = getattr(method, "factor", None)
-        if factor is None or type(method).__name__ == "Dynamic":
-            return None
-        return max(int((getattr(method, "original", None) or geometry.original) * factor), geometry.positions)
+    def reach(self, tokens: int) -> int:
+        """Tokens up to which the angles in force at that length were made to work."""
+        return FOREVER if self.main is None else self.angles(tokens)[self.main].reach
 
 
 def _override(own: Rope, added: Rope) -> Rope:

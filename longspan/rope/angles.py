@@ -38,16 +38,26 @@ class Angles:
     """The rotation of one length: a position p turns channel pair i by p · inv_freq[i].
 
     inv_freq: dim/2 float64 values. attention_factor: multiplies cos and sin of queries and keys alike, so
-    logits grow by its square. until: the angles hold while at most that many tokens are present.
+    logits grow by its square. until: the angles hold while at most that many tokens are present. reach: they were
+    made for texts of up to so many. method: what made them, its factor filled in where the length chose it.
     """
 
     inv_freq: tuple[float, ...]
     attention_factor: float = 1.0
     until: int = FOREVER
+    reach: int = dataclasses.field(default=FOREVER, compare=False)
+    method: Rope | None = dataclasses.field(default=None, compare=False)
 
     @classmethod
-    def of(cls, inv_freq: np.ndarray, attention_factor: float = 1.0, until: int = FOREVER) -> Angles:
-        return cls(tuple(float(f) for f in inv_freq), float(attention_factor), until)
+    def of(
+        cls,
+        method: Rope,
+        inv_freq: np.ndarray,
+        attention_factor: float = 1.0,
+        until: int = FOREVER,
+        reach: int = FOREVER,
+    ) -> Angles:
+        return cls(tuple(float(f) for f in inv_freq), float(attention_factor), until, reach, method)
 
 
 class Rope(Protocol):

@@ -12,4 +12,4 @@ class Default:
     """θ_i = b^(−2i/d), no scaling (RoFormer, arXiv:2104.09864). Breaks beyond the trained length."""
 
     def angles(self, geometry: Geometry, tokens: int) -> Angles:
-        return Angles.of(frequencies(geometry.dim, geometry.theta))
+        return Angles.of(self, frequencies(geometry.dim, geometry.theta), reach=geometry.positions)

@@ -26,7 +26,7 @@ class Dynamic:
     def angles(self, geometry: Geometry, tokens: int) -> Angles:
         length = self.original or geometry.positions
         if tokens <= length:
-            return Angles.of(frequencies(geometry.dim, geometry.theta), until=length)
+            return Angles.of(self, frequencies(geometry.dim, geometry.theta), until=length)
         s = self.factor * tokens / length - (self.factor - 1)
         until = min(int(tokens * GROWTH), FOREVER)
-        return Angles.of(frequencies(geometry.dim, ntk_base(geometry.theta, s, geometry.dim)), until=until)
+        return Angles.of(self, frequencies(geometry.dim, ntk_base(geometry.theta, s, geometry.dim)), until=until)

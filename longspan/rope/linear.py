@@ -22,5 +22,7 @@ class Linear:
         check_original("linear", self.original)
 
     def angles(self, geometry: Geometry, tokens: int) -> Angles:
-        s, until = scale(self.factor, self.original or geometry.original, tokens)
-        return Angles.of(frequencies(geometry.dim, geometry.theta) / s, until=until)
+        length = self.original or geometry.original
+        s, until = scale(self.factor, length, tokens)
+        made = dataclasses.replace(self, factor=s)
+        return Angles.of(made, frequencies(geometry.dim, geometry.theta) / s, until=until, reach=int(length * s))

@@ -36,4 +36,5 @@ class Llama3:
         theta = frequencies(geometry.dim, geometry.theta)
         turns = length * theta / (2 * np.pi)
         keep = np.clip((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor), 0, 1)
-        return Angles.of((1 - keep) * theta / self.factor + keep * theta)
+        theta = (1 - keep) * theta / self.factor + keep * theta
+        return Angles.of(self, theta, reach=max(int(length * self.factor), geometry.positions))

@@ -43,7 +43,8 @@ class LongRope:
                 f"the head rotates {geometry.dim // 2} channel pairs"
             )
         theta = frequencies(geometry.dim, geometry.theta) / ext
-        return Angles.of(theta, self.temperature(geometry), FOREVER if long else length)
+        until = FOREVER if long else length
+        return Angles.of(self, theta, self.temperature(geometry), until, geometry.positions)
 
     def temperature(self, geometry: Geometry) -> float:
         if self.attention_factor is not None:

@@ -22,8 +22,10 @@ class Ntk:
         check_original("ntk", self.original)
 
     def angles(self, geometry: Geometry, tokens: int) -> Angles:
-        s, until = scale(self.factor, self.original or geometry.original, tokens)
-        return Angles.of(frequencies(geometry.dim, ntk_base(geometry.theta, s, geometry.dim)), until=until)
+        length = self.original or geometry.original
+        s, until = scale(self.factor, length, tokens)
+        theta = frequencies(geometry.dim, ntk_base(geometry.theta, s, geometry.dim))
+        return Angles.of(dataclasses.replace(self, factor=s), theta, until=until, reach=int(length * s))
 
 
 def ntk_base(theta: float, s: float, dim: int) -> float:

@@ -35,4 +35,5 @@ class NtkByParts:
         theta = frequencies(geometry.dim, geometry.theta)
         turns = length * theta / (2 * np.pi)
         keep = np.clip((turns - self.alpha) / (self.beta - self.alpha), 0, 1)
-        return Angles.of((1 - keep) * theta / s + keep * theta, until=until)
+        theta = (1 - keep) * theta / s + keep * theta
+        return Angles.of(dataclasses.replace(self, factor=s), theta, until=until, reach=int(length * s))

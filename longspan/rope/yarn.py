@@ -48,7 +48,9 @@ class Yarn:
             self.beta_fast, self.beta_slow, geometry.dim, geometry.theta, length, self.truncate
         )
         ramp = np.clip((np.arange(geometry.dim // 2) - low) / (high - low), 0, 1)
-        return Angles.of(ramp * theta / s + (1 - ramp) * theta, self.temperature(s), until)
+        theta = ramp * theta / s + (1 - ramp) * theta
+        made = dataclasses.replace(self, factor=s)
+        return Angles.of(made, theta, self.temperature(s), until, int(length * s))
 
     def temperature(self, s: float) -> float:
         """What multiplies cos and sin at scale s."""

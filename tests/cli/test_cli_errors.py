@@ -35,7 +35,7 @@ RUN = ("run", "--prompt", "hello", "--model", "/no/such/model")  # a bad option 
         (["--logprobs", "-1"], "logprobs: -1"),
         (["--stop", ""], "empty stop string"),
         (["--question", " "], "--question: it is empty"),
-        (["--rope", "nope"], f"known: {', '.join(METHODS)}"),
+        (["--rope", "nope"], f"known: auto, checkpoint, {', '.join(METHODS)}"),
         (["--rope", "yarn:speed=3"], "its options: factor"),
         (["--rope", "yarn:factor=0.5"], "factor 0.5"),
         (["--rope", "yarn:factor=nan"], "factor nan"),
