@@ -47,14 +47,13 @@ class Reading:
 class Step:
     """Segments packed in one row of T tokens, with everything that layers share computed once.
 
-    layers: per layer, its index in its group's table, the group's position, the rope key and the window.
+    ropes: the rope key of each layer. place: for each layer, which group holds it and its index there.
     """
 
     def __init__(self, segments: Seq[Segment], ropes: Seq[str | None], backend: Backend) -> None:
         self.segments, self.ropes, self.backend = segments, ropes, backend
         sequence = segments[0].sequence
         self.pool = sequence.pool
-        self.tokens = sum(s.rows for s in segments)
         page, device = self.pool.layout.page, self.pool.device
         self.place = {layer: (g, i) for g, group in enumerate(sequence.groups) for i, layer in enumerate(group.layers)}
         positions = [s.first + np.arange(s.rows) for s in segments]

@@ -113,10 +113,6 @@ class Pool:
         self._owners[ids] -= 1
         self.free += int((self._owners[ids] == 0).sum())
 
-    def shared(self, ids: np.ndarray) -> np.ndarray:
-        """Which of these pages have more than one owner (bool, same shape)."""
-        return np.asarray(self._owners[ids] > 1)
-
     def _find(self, count: int) -> int | None:
         busy = (self._owners[: self._top] > 0) | self._reserved[: self._top]
         edges = np.flatnonzero(np.diff(np.concatenate(([True], busy, [True]))))

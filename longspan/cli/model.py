@@ -30,7 +30,6 @@ def model(
     """
     options.check(rope="auto", memory=None, page=page, chunk=chunk, backend="torch")
 
-    from longspan.cache.bytes import Layout
     from longspan.errors import UsageError
     from longspan.model.load import DTYPES, inspect
 
@@ -39,13 +38,7 @@ def model(
     shape = inspect(name)
     if dtype == "auto":
         dtype = shape.dtype
-    layout = Layout(
-        windows=tuple(layer.window for layer in shape.layers),
-        kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        element=DTYPES[dtype].itemsize,
-        page=page,
-    )
+    layout = shape.layout(DTYPES[dtype].itemsize, page)
     report = _report(name, shape, dtype, layout, chunk)
     if json:
         say.dump(report)

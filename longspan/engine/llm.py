@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from longspan.attention.step import Segment
-from longspan.cache.bytes import Layout
 from longspan.cache.pool import Pool
 from longspan.engine import session as sessions
 from longspan.engine.forward import Forward
@@ -70,13 +69,7 @@ class LLM:
         self.dtype, self.device = loaded.dtype, loaded.device
         reaching = [layer.rope for layer in self.shape.layers if layer.window is None]
         self.ropes = Ropes(self.shape.ropes, reaching, rope)
-        self.layout = Layout(
-            windows=tuple(layer.window for layer in self.shape.layers),
-            kv_heads=self.shape.kv_heads,
-            head_dim=self.shape.head_dim,
-            element=self.dtype.itemsize,
-            page=page,
-        )
+        self.layout = self.shape.layout(self.dtype.itemsize, page)
         self.pool = Pool(self.layout, available(self.device) if limit is None else limit, self.dtype, self.device)
         forward = Forward(loaded.model, [layer.rope for layer in self.shape.layers], kernel)
         self.scheduler = Scheduler(forward, self.ropes, self.pool, chunk, rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from longspan.cache.bytes import Layout
 from longspan.rope import Geometry, Rope
 
 
@@ -45,6 +46,7 @@ class Shape:
     parameters: int
     eos: tuple[int, ...]
 
-    def kv_bytes_per_token(self, element_size: int) -> int:
-        """Bytes of keys and values that one token takes in all layers, at `element_size` bytes a number."""
-        return 2 * len(self.layers) * self.kv_heads * self.head_dim * element_size
+    def layout(self, element: int, page: int) -> Layout:
+        """What a cache with `element` bytes a number and `page` slots a page must hold of this model."""
+        windows = tuple(layer.window for layer in self.layers)
+        return Layout(windows, self.kv_heads, self.head_dim, element, page)

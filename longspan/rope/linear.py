@@ -25,4 +25,4 @@ class Linear:
         length = self.original or geometry.original
         s, until = scale(self.factor, length, tokens)
         made = dataclasses.replace(self, factor=s)
-        return Angles.of(made, frequencies(geometry.dim, geometry.theta) / s, until=until, reach=int(length * s))
+        return Angles.of(made, frequencies(geometry.dim, geometry.theta) / s, until=until, reach=round(length * s))

@@ -25,7 +25,7 @@ class Ntk:
         length = self.original or geometry.original
         s, until = scale(self.factor, length, tokens)
         theta = frequencies(geometry.dim, ntk_base(geometry.theta, s, geometry.dim))
-        return Angles.of(dataclasses.replace(self, factor=s), theta, until=until, reach=int(length * s))
+        return Angles.of(dataclasses.replace(self, factor=s), theta, until=until, reach=round(length * s))
 
 
 def ntk_base(theta: float, s: float, dim: int) -> float:

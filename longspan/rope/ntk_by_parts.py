@@ -36,4 +36,4 @@ class NtkByParts:
         turns = length * theta / (2 * np.pi)
         keep = np.clip((turns - self.alpha) / (self.beta - self.alpha), 0, 1)
         theta = (1 - keep) * theta / s + keep * theta
-        return Angles.of(dataclasses.replace(self, factor=s), theta, until=until, reach=int(length * s))
+        return Angles.of(dataclasses.replace(self, factor=s), theta, until=until, reach=round(length * s))

@@ -50,7 +50,7 @@ class Yarn:
         ramp = np.clip((np.arange(geometry.dim // 2) - low) / (high - low), 0, 1)
         theta = ramp * theta / s + (1 - ramp) * theta
         made = dataclasses.replace(self, factor=s)
-        return Angles.of(made, theta, self.temperature(s), until, int(length * s))
+        return Angles.of(made, theta, self.temperature(s), until, round(length * s))
 
     def temperature(self, s: float) -> float:
         """What multiplies cos and sin at scale s."""

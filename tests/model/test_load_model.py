@@ -140,7 +140,7 @@ def test_ends_of_text(llama: Path, edit: Callable[..., None]) -> None:
 
 
 def test_kv_bytes_per_token(families: Callable[[str], Path]) -> None:
-    assert inspect(families("llama")).kv_bytes_per_token(2) == 2 * 3 * 2 * 16 * 2
+    assert inspect(families("llama")).layout(2, 64).token_bytes == 2 * 3 * 2 * 16 * 2
 
 
 # what a checkpoint declares of its rotation
