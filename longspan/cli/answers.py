@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from longspan.cli.prompts import Split
     from longspan.engine.generate import Output
     from longspan.engine.llm import LLM
+    from longspan.engine.prompts import Split
     from longspan.engine.sample import Sampling
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from longspan.cli import options, prompts, say
+from longspan.cli import options, say
 from longspan.cli.answers import Answers, answer
+from longspan.engine import prompts
 from longspan.errors import UsageError
 from longspan.evals import lookup
 
@@ -182,16 +183,17 @@ def plant_at_least(llm: LLM, seed: int, tokens: int, count: int, asked: int) -> 
 
 def plant(llm: LLM, rng: random.Random, tokens: int, count: int, asked: int) -> Planted:
     """Documentation with `count` facts, and questions about `asked` of them; `tokens` with a question and answer."""
-    facts = lookup.make_facts(rng, count, "held_out")
+    facts = lookup.make_facts(rng, count, "held_out", phrasing="plain", people=False)
     chosen = rng.sample(facts, asked)
-    questions = tuple(lookup.ask(rng, fact) for fact in chosen)
+    questions = tuple(lookup.ask(rng, fact, "plain") for fact in chosen)
     room = tokens - ANSWER_TOKENS - TEMPLATE_TOKENS - max(_count(llm, question.text) for question in questions)
     room -= sum(_count(llm, fact.sentence + "\n") for fact in facts)
     if room < 0:
         raise UsageError(
             f"{tokens:,} tokens do not hold {count} facts and a question; this model needs at least {tokens - room:,}"
         )
-    text = lookup.plant(documentation(rng, lambda part: _count(llm, part), room), facts, rng)
+    around = documentation(rng, lambda part: _count(llm, part), room)
+    text = lookup.plant(around, [fact.sentence for fact in facts], rng)
     return Planted(text, questions, tuple(text.index(fact.sentence + "\n") / len(text) for fact in chosen))
 
 

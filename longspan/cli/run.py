@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longspan.cli import options, prompts, say, texts
+from longspan.cli import options, say, texts
 from longspan.cli.answers import Answers, answer
+from longspan.engine import prompts
 from longspan.errors import UsageError
 
 if TYPE_CHECKING:

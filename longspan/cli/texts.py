@@ -25,7 +25,7 @@ def gather(prompt: str | None, files: Seq[str]) -> str:
         if sys.stdin.isatty():
             raise UsageError("no text: give --prompt TEXT or --file PATH, or pipe a text into longspan")
         files = ["-"]
-    parts += [_read(name) for name in files]
+    parts += [read(name) for name in files]
     text = ""
     for part in filter(None, parts):
         gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
@@ -42,8 +42,12 @@ def clean(text: str, where: str) -> str:
     return fixed
 
 
-def _read(name: str) -> str:
-    where = "standard input" if name == "-" else f"--file {name}"
+def read(name: str, option: str = "--file") -> str:
+    """A file, or standard input when it is called "-", as text; `option` is what messages name.
+
+    Raises UsageError for one that cannot be read or is not text.
+    """
+    where = "standard input" if name == "-" else f"{option} {name}"
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).expanduser().read_bytes()
     except (OSError, ValueError) as error:

@@ -139,28 +139,30 @@ class LLM:
         start: text position of the first id; nothing but distances matters, so it changes the result by no
         more than rounding.
         """
-        ids = self.encode(prompt)
-        if not ids:
-            raise UsageError("prompt: it is empty; give at least one token")
-        size = self.scheduler.chunk if chunk is None else chunk
-        if size < 1:
-            raise UsageError(f"chunk: {size}; give the ids per step, ≥ 1")
-        self.scheduler.check(len(ids), start)
-        text = Text(ids, self.pool, start)
-        text.settle(self.ropes)
-        out = torch.empty((len(ids), self.shape.vocab), dtype=torch.float32)
-        with self._shown(progress) as tell:
-            try:
-                for a in range(0, len(ids), size):
-                    b = min(a + size, len(ids))
-                    self.scheduler.grow(text, b - a)
-                    segment = Segment(text.cache, b - a, text.angles)
-                    out[a:b] = self.scheduler.forward([segment], ids[a:b], range(b - a))
-                    text.cache.trim()
-                    if tell is not None:
-                        tell(b, len(ids))
-            finally:
-                text.cache.clear()
+        text, size = self._alone(prompt, chunk, start)
+        out = torch.empty((len(text.ids), self.shape.vocab), dtype=torch.float32)
+        for place, rows in self._read(text, size, progress):
+            out[place : place + len(rows)] = rows
+        return out
+
+    def losses(
+        self,
+        prompt: Prompt,
+        *,
+        chunk: int | None = None,
+        start: int = 0,
+        progress: Progress | bool | None = None,
+    ) -> torch.Tensor:
+        """Nats of every token of the text but the first, given those before it: float32 [T - 1].
+
+        As `logits`, but no more than `chunk` rows of logits are held at a time.
+        """
+        text, size = self._alone(prompt, chunk, start)
+        out = torch.empty(len(text.ids) - 1, dtype=torch.float32)
+        for place, rows in self._read(text, size, progress):
+            next_ids = torch.tensor(text.ids[place + 1 :][: len(rows)], dtype=torch.long, device=rows.device)
+            known = rows[: len(next_ids)]  # after the last id nothing is known
+            out[place : place + len(known)] = torch.nn.functional.cross_entropy(known, next_ids, reduction="none")
         return out
 
     def session(self, start: int = 0) -> Session:
@@ -218,10 +220,40 @@ class LLM:
         with self._shown(progress) as tell:
             yield from run(self.scheduler, requests, tell, finished)
 
-    def _open(self, prompt: Prompt, sampling: Sampling) -> Request:
+    def _alone(self, prompt: Prompt, chunk: int | None, start: int) -> tuple[Text, int]:
+        """A text that is read outside of the schedule, and how many of its ids at a time."""
+        ids = self._some(prompt)
+        size = self.scheduler.chunk if chunk is None else chunk
+        if size < 1:
+            raise UsageError(f"chunk: {size}; give the ids per step, ≥ 1")
+        self.scheduler.check(len(ids), start)
+        text = Text(ids, self.pool, start)
+        text.settle(self.ropes)
+        return text, size
+
+    def _read(self, text: Text, size: int, progress: Progress | bool | None) -> Iterator[tuple[int, torch.Tensor]]:
+        """Read a text `size` ids at a time: the place of each step's first id, and its next-token logits."""
+        with self._shown(progress) as tell:
+            try:
+                for a in range(0, len(text.ids), size):
+                    b = min(a + size, len(text.ids))
+                    self.scheduler.grow(text, b - a)
+                    segment = Segment(text.cache, b - a, text.angles)
+                    yield a, self.scheduler.forward([segment], text.ids[a:b], range(b - a))
+                    text.cache.trim()
+                    if tell is not None:
+                        tell(b, len(text.ids))
+            finally:
+                text.cache.clear()
+
+    def _some(self, prompt: Prompt) -> list[int]:
         ids = self.encode(prompt)
         if not ids:
             raise UsageError("prompt: it is empty; give at least one token")
+        return ids
+
+    def _open(self, prompt: Prompt, sampling: Sampling) -> Request:
+        ids = self._some(prompt)
         self.scheduler.check(len(ids))
         return self.request(Text(ids, self.pool), sampling)
 

@@ -1,4 +1,4 @@
-"""A progress bar on standard error: tokens, rate, time left."""
+"""A progress bar on standard error: how much is done, rate, time left."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from rich.text import Text
 
 
 class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} tok/s" if task.speed else "")
+        speed = task.speed or 0
+        return Text(f"{speed:,.{0 if speed >= 10 else 2}f} {self._unit}/s" if speed else "")
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows `what`, and a function that moves the bar: (tokens done, tokens in all). Silent where standard error
+def bar(what: str, unit: str = "tokens") -> Iterator[Callable[[float, float], None]]:
+    """Shows `what`, and a function that moves the bar: (units done, units in all). Silent where standard error
     is no terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} tokens"),
-        _Rate(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
+        _Rate("tok" if unit == "tokens" else unit),
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
@@ -37,7 +42,7 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     ) as shown:
         task = shown.add_task(what, total=0)
 
-        def move(done: int, total: int) -> None:
+        def move(done: float, total: float) -> None:
             shown.update(task, completed=done, total=total)
 
         yield move

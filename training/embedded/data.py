@@ -1,22 +1,39 @@
-"""Training rows: plain text, repeated segments and fact lookup, as token ids with loss weights."""
+"""Training rows: plain text, repeated segments, facts said again, and every ability of the lookup task."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from tokenizer import ANSWER, BOS, END
 from tokenizers import Tokenizer
 
 from longspan.evals import lookup
+from longspan.evals.lookup import names
 
-PLAIN_SHARE, REPEAT_SHARE, RESTATE_SHARE = 0.15, 0.02, 0.28  # the rest is lookup
-DRILL_SHARE = 0.6  # of the lookup rows: little text, like attributes, every fact asked about
+#: shares of the rows once the easiest are over; the rest asks questions
+PLAIN_SHARE, RESTATE_SHARE = 0.10, 0.12
+#: shares of the abilities among rows that ask
+ABILITY_WEIGHTS = {
+    "single": 1.0,
+    "distractor": 3.0,
+    "several": 1.5,
+    "updated": 1.5,
+    "unknown": 1.2,
+    "two_hop": 1.5,
+    "chain": 1.2,
+    "list": 1.2,
+    "count": 0.8,
+    "copy": 0.8,
+}
+UNANSWERABLE_SHARE = 0.12  # of the questions after facts
+QUESTION_FIRST_SHARE = 0.08
 
-TEXT, FACT, VALUE_FIRST, VALUE_REST = 1.0, 0.1, 8.0, 3.0
-ANSWER_END = 1.0
+TEXT, FILLER = 1.0, 0.3
+FIRST, REST, STOP = 8.0, 3.0, 2.0
+QUESTION_TOKENS, SENTENCE_TOKENS = 20, 17  # about; what does not fit is left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +43,22 @@ class Row:
     ids: np.ndarray
     weights: np.ndarray
     answers: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(slots=True)
+class Draft:
+    """A row in the making."""
+
+    ids: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    answers: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(self, ids: Sequence[int], weight: float | Sequence[float] = 0.0) -> None:
+        self.ids += ids
+        self.weights += [weight] * len(ids) if isinstance(weight, float) else weight
+
+    def row(self, length: int) -> Row:
+        return Row(np.array(self.ids[:length]), np.array(self.weights[:length]), tuple(self.answers))
 
 
 class Text:
@@ -57,18 +90,26 @@ class Rows:
         self.bos, self.answer, self.end = (tokenizer.token_to_id(t) for t in (BOS, ANSWER, END))
         self.newline = text.newline
 
-    def draw(self, rng: random.Random, length: int, plainly: float = 0.0) -> Row:
-        """A row of any kind; the share `plainly` of them says and asks everything in one way only."""
+    def draw(self, rng: random.Random, length: int, repeated: float, plainly: float, lookup_only: float) -> Row:
+        """A row of any kind.
+
+        The share `repeated` comes first: nothing teaches faster to look back. Of the rest, the share
+        `plainly` says and asks everything in one way only. Of the others that ask, the share
+        `lookup_only` is about facts, without the abilities that take more than one step.
+        """
+        if rng.random() < repeated:
+            return self.repeat(rng, length)
         if rng.random() < plainly:
-            return self.plain_spoken(rng, length)
+            return self.plain_spoken(rng, length) if rng.random() < 0.5 else self.restate(rng, length, plainly=True)
         kind = rng.random()
         if kind < PLAIN_SHARE:
             return self.plain(rng, length)
-        if kind < PLAIN_SHARE + REPEAT_SHARE:
-            return self.repeat(rng, length)
-        if kind < PLAIN_SHARE + REPEAT_SHARE + RESTATE_SHARE:
+        if kind < PLAIN_SHARE + RESTATE_SHARE:
             return self.restate(rng, length)
-        return self.lookup(rng, length)
+        if rng.random() < lookup_only:
+            return self.ask(rng, length, rng.choices(("single", "distractor", "several", "updated"), (2, 6, 2, 3)))
+        count = 1 if length <= 128 or rng.random() < 0.5 else 2
+        return self.ask(rng, length, rng.choices(list(ABILITY_WEIGHTS), list(ABILITY_WEIGHTS.values()), k=count))
 
     def plain(self, rng: random.Random, length: int) -> Row:
         ids = self.text.any(rng, length).copy()
@@ -77,8 +118,12 @@ class Rows:
         return Row(ids, np.full(length, TEXT))
 
     def repeat(self, rng: random.Random, length: int) -> Row:
-        """A segment of text, cut anywhere, that comes again and again until the row is full."""
-        segment = self.text.any(rng, rng.randint(length // 8, length // 2))
+        """A segment of text, or of random words, that comes again and again until the row is full."""
+        size = rng.randint(length // 8, length // 2)
+        if rng.random() < 0.5:
+            segment = self.text.any(rng, size)
+        else:
+            segment = np.array([rng.randrange(self.tokenizer.get_vocab_size()) for _ in range(size)])
         ids = np.tile(segment, length // len(segment) + 1)[:length].copy()
         if rng.random() < 0.5:
             ids[0] = self.bos
@@ -86,151 +131,137 @@ class Rows:
 
     def plain_spoken(self, rng: random.Random, length: int) -> Row:
         """Facts with one attribute, all in one phrasing: only the entity tells them apart, at a fixed distance."""
-        most = max(2, (length - 4) // 40)
         facts = lookup.make_facts(
-            rng, rng.randint(2, most), self.split, same_attribute=rng.choice((0.8, 1.0)), same_entity=0, near_entity=0
+            rng,
+            max(2, length // 30 - rng.randrange(2)),
+            self.split,
+            same_attribute=rng.choice((0.8, 1.0)),
+            same_entity=0,
+            near_entity=rng.choice((0, 0, 0.3)),
+            phrasing="plain",
         )
-        fact_template, question_template = (
-            phrasings["train"][0] for phrasings in (lookup.FACT_PHRASINGS, lookup.QUESTION_PHRASINGS)
-        )
-        sentences = self._encode([fact_template.format(a=f.attribute, e=f.entity, v=f.value) for f in facts])
-        asked = [
-            lookup.Question(question_template.format(a=f.attribute, e=f.entity), f.value)
-            for f in rng.sample(facts, len(facts))
-        ]
-        while True:
-            tail, tail_weights, spans = self._dialogue(asked)
-            room = length - 1 - len(tail)
-            if sum(len(ids) + 2 for ids in sentences) <= room:
-                break
-            asked.pop()
-        body, body_weights = self._scatter(rng, sentences, room)
-        ids = np.array([self.bos, *body, *tail])
-        weights = np.array([0.0, *body_weights, *tail_weights])
-        return Row(ids, weights, tuple((1 + len(body) + a, 1 + len(body) + b) for a, b in spans))
+        asked = [lookup.ask(rng, fact, "plain") for fact in rng.sample(facts, len(facts))]
+        return self._assemble(rng, length, [fact.sentence for fact in facts], asked, first=False)
 
-    def restate(self, rng: random.Random, length: int) -> Row:
+    def restate(self, rng: random.Random, length: int, plainly: bool = False) -> Row:
         """A few facts, then the same facts again and again in other words: a value is known from the second time on.
 
         The cheapest way to learn which fact is meant: a sentence both says it and asks for it.
         """
-        most = max(2, length // 60)
+        phrasing: names.Phrasing = "plain" if plainly else self.split
         facts = lookup.make_facts(
             rng,
-            rng.randint(2, most),
+            rng.randint(2, max(2, length // 40)),
             self.split,
             same_attribute=rng.choice((0.5, 0.8, 1.0)),
             same_entity=rng.choice((0.0, 0.0, 0.3)),
             near_entity=rng.choice((0.0, 0.0, 0.3)),
+            phrasing=phrasing,
         )
         said = list(facts)
-        while 11 * len(said) < length:
+        while 7 * len(said) < length:
             rng.shuffle(facts)
-            said += (lookup.restate(rng, fact) for fact in facts)
-        ids, weights = [self.bos], [0.0]
+            said += (lookup.restate(rng, fact, phrasing) for fact in facts)
+        draft = Draft()
+        draft.add([self.bos])
         for index, fact in enumerate(said):
-            known = index >= len(facts)
             before, after = fact.sentence.rsplit(fact.value, 1)
             head, value, rest = self._encode([before.rstrip(), " " + fact.value, after + "\n"])
-            ids += [*head, *value, *rest]
-            weights += [FACT] * len(head)
-            weights += self._value_weights(value) if known else [FACT] * len(value)
-            weights += [ANSWER_END if known else FACT, *[FACT] * (len(rest) - 1)]
-        return Row(np.array(ids[:length]), np.array(weights[:length]))
+            draft.add(head)
+            if index >= len(facts) and len(draft.ids) + len(value) <= length:
+                draft.answers.append((len(draft.ids), len(draft.ids) + len(value)))
+            draft.add(value, self._value_weights(value) if index >= len(facts) else 0.0)
+            draft.add(rest)
+        return draft.row(length)
 
-    def lookup(
-        self,
-        rng: random.Random,
-        length: int,
-        count: int | None = None,
-        questions: int | None = None,
+    def ask(self, rng: random.Random, length: int, abilities: Sequence[str]) -> Row:
+        """Facts of these abilities in text, then questions with their answers, filled up with text to `length`."""
+        share = rng.choice((0.4, 0.5, 0.6) if length <= 256 else (0.2, 0.4, 0.5))
+        questions = max(1, round(length * share / QUESTION_TOKENS))
+        facts = max(2, round(length * (1 - share) / SENTENCE_TOKENS * rng.choice((0.6, 0.8, 1.0))))
+        first = rng.random() < QUESTION_FIRST_SHARE
+        sentences: list[str] = []
+        asked: list[lookup.Question] = []
+        for ability in abilities:
+            count = max(1, facts // len(abilities))
+            if ability == "copy":
+                count = max(1, count // 2)
+            wanted = max(1, questions // len(abilities))
+            sample = lookup.ABILITIES[ability](rng, count, wanted, self.split)
+            sentences = _merge(rng, sentences, list(sample.sentences))
+            more = list(sample.questions)
+            if sample.facts:
+                more += (lookup.ask(rng, rng.choice(sample.facts), self.split) for _ in range(wanted - len(more)))
+            for question in more:
+                if sample.facts and rng.random() < UNANSWERABLE_SHARE:
+                    question = lookup.unanswerable(rng, sample.facts, self.split)
+                asked.append(question)
+        rng.shuffle(asked)
+        return self._assemble(rng, length, sentences, asked[:1] if first else asked, first)
+
+    def _assemble(
+        self, rng: random.Random, length: int, sentences: list[str], asked: list[lookup.Question], first: bool
     ) -> Row:
-        """Facts in text, then questions with their answers. Filled up with text to `length` exactly."""
-        same_attribute = rng.choice((0.0, 0.3, 0.6, 0.9, 0.97))
-        if count is None and questions is None and rng.random() < DRILL_SHARE:
-            most = max(2, (length - 4) // 43)
-            count = questions = rng.randint(max(2, most // 2), most)
-            same_attribute = rng.choice((0.5, 0.8, 1.0))
-        if questions is None:
-            questions = rng.randint(1, 3 if length <= 128 else 6 if length <= 256 else 10)
-        if count is None:
-            most = (length - 21 * questions) // 19
-            count = rng.randint(1, max(1, int(most * rng.choice((0.4, 0.8, 1.0)))))
-        same_entity = rng.choice((0.0, 0.0, 0.1, 0.3, 0.5))
-        near_entity = rng.choice((0.0, 0.0, 0.3))
-        facts = lookup.make_facts(
-            rng,
-            count,
-            self.split,
-            same_attribute=same_attribute,
-            same_entity=same_entity,
-            near_entity=near_entity,
-        )
-        asked = [lookup.ask(rng, fact) for fact in rng.sample(facts, min(questions, count))]
-        kept = {question.answer for question in asked}
-        sentences = self._encode([fact.sentence for fact in facts])
-        tail, tail_weights, spans = self._dialogue(asked)
-        room = length - 1 - len(tail)
-        # A fact that does not fit goes, but never one that is asked about.
-        pairs = list(zip(facts, sentences, strict=True))
-        while sum(len(ids) + 2 for _, ids in pairs) > room:
-            spare = [i for i, (fact, _) in enumerate(pairs) if fact.value not in kept]
-            if not spare:
-                return self.lookup(rng, length, None, questions=1)
-            del pairs[spare[-1]]
-        body, body_weights = self._scatter(rng, [ids for _, ids in pairs], room)
-        ids = np.array([self.bos, *body, *tail])
-        weights = np.array([0.0, *body_weights, *tail_weights])
-        if rng.random() < 0.1:
-            ids[0] = self.newline
-        offset = 1 + len(body)
-        return Row(ids, weights, tuple((offset + a, offset + b) for a, b in spans))
+        """`TEXT\\n\\nQUESTION<|answer|> ANSWER<|end|>\\n` and so on, or the one question before the text."""
+        encoded = self._encode([*sentences, *(q.text for q in asked), *(" " + q.answer for q in asked)])
+        lines = encoded[: len(sentences)]
+        texts, values = encoded[len(sentences) : -len(asked)], encoded[-len(asked) :]
+        cost = sum(len(line) + 1 for line in lines)
+        kept = 0
+        for text, value in zip(texts, values, strict=True):
+            more = len(text) + len(value) + 3
+            if 3 + cost + more > length:
+                break
+            cost, kept = cost + more, kept + 1
+        if kept == 0:  # too much for this length: another draw, with less
+            return self.ask(rng, length, ["single"])
+        draft = Draft()
+        draft.add([self.newline if rng.random() < 0.1 else self.bos])
+        if first:
+            draft.add([*texts[0], self.newline, self.newline])
+        else:
+            cost += 2
+        self._scatter(rng, draft, lines, length - 1 - cost - (2 if first else 0) + sum(len(line) + 1 for line in lines))
+        for index in range(kept):
+            if not first:
+                draft.add([*([self.newline] * 2 if index == 0 else []), *texts[index]])
+            draft.add([self.answer])
+            draft.answers.append((len(draft.ids), len(draft.ids) + len(values[index]) + 1))
+            draft.add(values[index], self._value_weights(values[index]))
+            draft.add([self.end], STOP)
+            draft.add([self.newline])
+        draft.add([self.newline] * (length - len(draft.ids)))
+        return draft.row(length)
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return [e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
-    def _dialogue(self, asked: list[lookup.Question]) -> tuple[list[int], list[float], list[tuple[int, int]]]:
-        """`\\n\\nQUESTION<|answer|> ANSWER<|end|>\\n`, the next question right after it."""
-        ids, weights, spans = [self.newline] * 2, [FACT] * 2, []
-        texts = self._encode([q.text for q in asked])
-        values = self._encode([" " + q.answer for q in asked])
-        for text, value in zip(texts, values, strict=True):
-            ids += [*text, self.answer]
-            weights += [FACT] * (len(text) + 1)
-            spans.append((len(ids), len(ids) + len(value) + 1))
-            ids += [*value, self.end, self.newline]
-            weights += [*self._value_weights(value), ANSWER_END, FACT]
-        return ids, weights, spans
+    @staticmethod
+    def _value_weights(value: list[int]) -> list[float]:
+        """A long answer counts more than a short one, but not in proportion to its length."""
+        return [FIRST] + [REST * min(1.0, 6 / len(value))] * (len(value) - 1)
 
-    def _value_weights(self, value: list[int]) -> list[float]:
-        # Before a number comes a lone space: what is hard is the first token after it.
-        lone_space = len(value) > 1 and self.tokenizer.decode(value[:1]) == " "
-        lead = [ANSWER_END, VALUE_FIRST] if lone_space else [VALUE_FIRST]
-        return [*lead, *[VALUE_REST] * (len(value) - len(lead))]
-
-    def _scatter(self, rng: random.Random, sentences: list[list[int]], room: int) -> tuple[list[int], list[float]]:
-        """Exactly `room` tokens of text with the sentences at line boundaries, most on lines of their own."""
-        joints = [rng.random() < 0.12 for _ in sentences]  # an empty line on either side
-        cost = sum(len(ids) + (3 if wide else 1) for ids, wide in zip(sentences, joints, strict=True))
-        if cost > room:
-            joints = [False] * len(sentences)
-            cost = sum(len(ids) + 1 for ids in sentences)
-        text = self.text.to_line_end(rng, room - cost) if room > cost else []
+    def _scatter(self, rng: random.Random, draft: Draft, lines: list[list[int]], room: int) -> None:
+        """Up to `room` tokens of text with the lines, in order, at its line boundaries; no newline at the end."""
+        spare = room - sum(len(line) + 1 for line in lines)
+        if rng.random() < 0.15:
+            spare = 0  # nothing but facts
+        text = self.text.to_line_end(rng, spare) if spare > 0 else []
         breaks = [i for i, token in enumerate(text) if token == self.newline] + [len(text)]
         if rng.random() < 0.15:  # all in one place
             at = rng.choice(breaks)
             breaks = [i for i in breaks if abs(i - at) < 40]
-        places = sorted(rng.choice(breaks) for _ in sentences)
-        ids: list[int] = []
-        weights: list[float] = []
         done = 0
-        for place, sentence, wide in zip(places, sentences, joints, strict=True):
-            ids += text[done:place]
-            weights += [TEXT] * (place - done)
+        for place, line in zip(sorted(rng.choice(breaks) for _ in lines), lines, strict=True):
+            draft.add(text[done:place], FILLER)
+            draft.add([self.newline, *line])
             done = place
-            lead = [self.newline] * (2 if wide else 1)
-            ids += [*lead, *sentence, *lead[1:]]
-            weights += [FACT] * (len(lead) + len(sentence) + len(lead) - 1)
-        ids += text[done:]
-        weights += [TEXT] * (len(text) - done)
-        return ids, weights
+        draft.add(text[done:], FILLER)
+
+
+def _merge(rng: random.Random, first: list[str], second: list[str]) -> list[str]:
+    """Both lists shuffled into one; each keeps its order."""
+    turns = [0] * len(first) + [1] * len(second)
+    rng.shuffle(turns)
+    sources = iter(first), iter(second)
+    return [next(sources[turn]) for turn in turns]

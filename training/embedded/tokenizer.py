@@ -27,14 +27,14 @@ CHAT_TEMPLATE = (
 def train_bpe(texts: Iterable[str], vocab_size: int, seed: int) -> Tokenizer:
     """A BPE trained on `texts` and on generated facts.
 
-    A newline is always a token of its own and a digit too, so that the tokens of a text are the
-    tokens of its lines put together.
+    A newline is always a token of its own, so that the tokens of a text are the tokens of its lines
+    put together; so is a digit, together with a space before it.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex("\n"), "isolated"),
-            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.Split(Regex(" ?[0-9]"), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
@@ -63,9 +63,12 @@ def for_transformers(tokenizer: Tokenizer, positions: int) -> PreTrainedTokenize
 
 
 def _with_facts(texts: Iterable[str], seed: int) -> Iterator[str]:
+    """The texts, and enough sentences of every kind that each of their words becomes one token."""
     yield from texts
     rng = random.Random(seed)
-    for _ in range(2000):
-        facts = lookup.make_facts(rng, 20, same_attribute=0, same_entity=0, near_entity=0)
-        yield "\n".join(fact.sentence for fact in facts)
-        yield "\n".join(lookup.ask(rng, fact).text for fact in facts[:5])
+    for _ in range(1500):
+        for ability in lookup.ABILITIES.values():
+            sample = ability(rng, 16, 4, "train")
+            yield "\n".join(
+                (*sample.sentences, *(f"{question.text} {question.answer}" for question in sample.questions))
+            )

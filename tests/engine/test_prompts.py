@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longspan.cli.prompts import split
+from longspan.engine.prompts import split
 
 TEXTS = st.text(alphabet=".\nab ", max_size=12)
 

@@ -23,16 +23,40 @@ class Split:
 
 
 def questions(llm: LLM, text: str, asked: Seq[str]) -> Split:
-    """The prompts that ask each question about the text: through the chat template where there is one."""
+    """The prompts that ask each question about the text, on its own."""
+    return split(lambda question: written(llm, text, [question]), lambda prompt: _encode(llm, prompt), asked)
+
+
+def conversation(
+    llm: LLM, text: str, asked: Seq[str], answered: Seq[str] = (), question_first: bool = False
+) -> list[int]:
+    """Ids of the prompt that `written` makes."""
+    return _encode(llm, written(llm, text, asked, answered, question_first))
+
+
+def written(llm: LLM, text: str, asked: Seq[str], answered: Seq[str] = (), question_first: bool = False) -> str:
+    """Questions about a text in a row, each but the last with its answer: through the chat template where there is one.
+
+    question_first: the first question stands before the text.
+    """
     text = text.rstrip() or text
     if llm.has_template:
         from longspan.model.template import render
 
-        def whole(question: str) -> str:
-            return render(llm.tokenizer, [{"role": "user", "content": f"{text}\n\n{question}"}])
+        first = f"{asked[0]}\n\n{text}" if question_first else f"{text}\n\n{asked[0]}"
+        messages = [{"role": "user", "content": first}]
+        for question, answer in zip(asked[1:], answered, strict=True):
+            messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": question}]
+        return render(llm.tokenizer, messages)
+    asks = [f"Question: {question}" for question in asked]
+    first = f"{asks[0]}\n\n{text}\n\nAnswer:" if question_first else f"{text}\n\n{asks[0]}\nAnswer:"
+    later = (f" {answer}\n\n{ask}\nAnswer:" for ask, answer in zip(asks[1:], answered, strict=True))
+    return "".join((first, *later))
 
-        return split(whole, lambda prompt: llm.encode(prompt, special=False), asked)
-    return split(lambda question: f"{text}\n\nQuestion: {question}\nAnswer:", llm.encode, asked)
+
+def _encode(llm: LLM, prompt: str) -> list[int]:
+    # a template writes the tokenizer's own first token itself
+    return llm.encode(prompt, special=not llm.has_template)
 
 
 def completion(llm: LLM, text: str) -> Split:

@@ -1,0 +1,12 @@
+"""The table of suites: what `longspan eval` offers."""
+
+from __future__ import annotations
+
+from longspan.evals.fact_lookup import FactLookup
+from longspan.evals.perplexity import Perplexity
+from longspan.evals.suite import Suite
+
+SUITES: dict[str, type[Suite]] = {
+    "lookup": FactLookup,
+    "perplexity": Perplexity,
+}

@@ -1,0 +1,46 @@
+"""The network that trains is the one that transformers runs, and begins with heads that look back."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from net import Form, Net
+
+SMALL = Form(vocabulary=300, layers=3, hidden=64, heads=4, kv_heads=2, head_dim=16, mlp=96, positions=400)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [SMALL, replace(SMALL, kv_heads=4), replace(SMALL, kv_heads=1), replace(SMALL, window=50)],
+    ids=["gqa", "mha", "mqa", "window"],
+)
+def test_transformers_gives_the_same_logits(form):
+    torch.manual_seed(0)
+    net = Net(form)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+        ids = torch.randint(0, 300, (2, 333))
+        ours = net(ids, torch.arange(666))
+        theirs = net.to_transformers({})(ids).logits.flatten(0, 1)
+        # bfloat16 against float32
+        assert (ours - theirs).abs().max() < 0.05 * theirs.std() * 3
+        assert (ours - theirs).abs().mean() < 0.01 * theirs.std() * 3
+
+
+@torch.no_grad()
+def test_it_begins_with_heads_that_look_back():
+    torch.manual_seed(0)
+    net = Net(Form(layers=2))
+    net.begin()
+    model = net.to_transformers({})
+    model.set_attn_implementation("eager")
+    segment = torch.randint(0, 2048, (1, 40))
+    ids = torch.cat([segment, segment], dim=1)
+    first, second = model(ids, output_attentions=True).attentions
+    far = torch.arange(10, 80)
+    assert first[0, 0, far, far - 1].mean() > 0.7
+    assert first[0, 1, far, far - 2].mean() > 0.7
+    # where the present token stood before, what came next is found far above chance
+    later = torch.arange(40, 80)
+    assert second[0, 0, later, later - 39].mean() > 5 * (1 / 60)

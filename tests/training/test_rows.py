@@ -1,0 +1,150 @@
+"""Training rows hold nothing of the held-out split, and say what they should."""
+
+import random
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from corpus import held_out_texts, training_texts
+from data import ABILITY_WEIGHTS, Row, Rows, Text
+from tokenizer import train_bpe
+from tokenizers import Tokenizer
+
+from longspan.evals import lookup, text
+from longspan.evals.lookup import names
+from longspan.evals.lookup.phrasings import KINDS
+
+THING = rf"the (?:{'|'.join((*names.ADJECTIVES, *names.NOUNS))}) (?:{'|'.join(names.NOUNS)})(?: \d+)?(?!\w)"
+PERSON = rf"(?:{'|'.join(names.FIRST_NAMES)}) (?:{'|'.join(names.LAST_NAMES)})\b"
+VARIABLE = rf"\b(?:{'|'.join(names.CALL_SIGNS)})\d+\b"
+GROUPS = {
+    "e": f"{THING}|{PERSON}",
+    "a": "|".join(names.ATTRIBUTES),
+    "r": "|".join(names.ROLES),
+    "c": "|".join(names.COLLECTIONS),
+    "x": VARIABLE,
+    "w": "|".join(names.NOUNS),
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_bpe(training_texts(0)[:20], 2048, 0)
+
+
+@pytest.fixture(scope="module")
+def rows(tokenizer) -> Rows:
+    return Rows(tokenizer, Text(tokenizer, training_texts(0)[:20]), "train")
+
+
+def drawn(rows: Rows, count: int) -> Iterator[Row]:
+    """Rows as all stages of a training run draw them."""
+    rng = random.Random(0)
+    for index in range(count):
+        length = (128, 256, 512, 1024)[index % 4]
+        yield rows.draw(rng, length, 0.05, rng.choice((0.0, 0.5)), rng.choice((0.0, 0.5)))
+
+
+def sentences(rows: Rows, count: int) -> Iterator[str]:
+    """The lines of those rows, questions without their answers; not the last, which may be cut anywhere."""
+    for row in drawn(rows, count):
+        for line in rows.tokenizer.decode(row.ids.tolist(), skip_special_tokens=False).split("\n")[:-1]:
+            yield re.sub(r"<\|answer\|>.*|<\|\w+\|>", "", line)
+
+
+def test_no_held_out_name_is_in_a_training_row(rows):
+    found = set()
+    for line in sentences(rows, 1200):
+        found |= {name[0].lower() + name[1:] for name in re.findall(THING, line, re.IGNORECASE)}
+        found |= set(re.findall(PERSON, line)) | set(re.findall(VARIABLE, line))
+    assert len(found) > 5000
+    assert {name for name in found if lookup.split_of(name) != "train"} == set()
+
+
+def test_no_held_out_pair_of_entity_and_attribute_is_in_a_training_row(rows):
+    """More than the names ask for: the pairs that the suite draws, looked for in every training sentence."""
+    rng = random.Random(0)
+    held_out = {(f.entity.lower(), f.attribute) for _ in range(200) for f in lookup.make_facts(rng, 16, "held_out")}
+    entity, attribute = re.compile(f"{THING}|{PERSON}", re.IGNORECASE), re.compile(GROUPS["a"])
+    pairs = {
+        (e.lower(), a)
+        for line in sentences(rows, 400)
+        for e in entity.findall(line)
+        for a in attribute.findall(line.lower())
+    }
+    assert len(held_out) > 3000
+    assert len(pairs) > 3000
+    assert pairs.isdisjoint(held_out)
+
+
+def test_no_held_out_template_is_in_a_training_row(rows):
+    patterns = [
+        re.compile(
+            re.sub(r"\\\{(\w+)\\\}", lambda match: f"(?:{GROUPS.get(match[1], '.+')})", re.escape(template)),
+            re.IGNORECASE,
+        )
+        for kind in KINDS.values()
+        for template in kind["held_out"].all()
+    ]
+    either = re.compile("|".join(f"(?:{pattern.pattern})" for pattern in patterns), re.IGNORECASE)
+    # the patterns do find the held-out ones
+    rng = random.Random(0)
+    for ability in lookup.ABILITIES.values():
+        sample = ability(rng, 8, 2, "held_out")
+        assert all(either.fullmatch(line) for line in (*sample.sentences, *(q.text for q in sample.questions)))
+    lines = [line for line in sentences(rows, 200) if line]
+    assert len(lines) > 5000
+    assert [line for line in lines if either.fullmatch(line)] == []
+
+
+def test_no_held_out_document_is_trained_on():
+    train, held_out = ({one.name for one in text.documents(split)} for split in ("train", "held_out"))
+    assert train
+    assert held_out
+    assert train.isdisjoint(held_out)
+    assert set(training_texts(0)).isdisjoint(held_out_texts())
+
+
+def test_a_row_is_as_long_as_asked_and_marks_its_answers(rows):
+    answers = 0
+    for row in drawn(rows, 200):
+        assert len(row.ids) == len(row.weights) in (128, 256, 512, 1024)
+        for start, end in row.answers:
+            assert 0 < start < end <= len(row.ids)
+            assert (row.weights[start:end] > 0).all()
+            answers += 1
+    assert answers > 500
+
+
+@pytest.mark.parametrize("ability", ABILITY_WEIGHTS)
+def test_the_marked_answers_are_the_answers(rows, ability):
+    rng = random.Random(0)
+    for _ in range(10):
+        row = rows.ask(rng, 256, [ability])
+        whole = rows.tokenizer.decode(row.ids.tolist(), skip_special_tokens=False)
+        said = re.findall(r"<\|answer\|> (.*)<\|end\|>", whole)
+        marked = [
+            rows.tokenizer.decode(row.ids[start:end].tolist(), skip_special_tokens=False) for start, end in row.answers
+        ]
+        assert [f" {one}<|end|>" for one in said] == marked
+        assert said
+
+
+def test_every_ability_is_trained():
+    assert list(ABILITY_WEIGHTS) == list(lookup.ABILITIES)
+
+
+def test_words_of_names_are_single_tokens():
+    tokenizer = train_bpe(training_texts(0), 2048, 0)
+    pools = (names.ADJECTIVES, names.NOUNS, names.FIRST_NAMES, names.LAST_NAMES, names.CITIES, names.FRUITS)
+    long = [w for pool in pools for w in pool if len(tokenizer.encode(f" {w}", add_special_tokens=False).ids) > 1]
+    assert long == []
+    assert tokenizer.encode(" 48213", add_special_tokens=False).tokens == ["Ġ4", "8", "2", "1", "3"]
+
+
+def test_a_seed_fixes_the_rows(rows):
+    first, again = (list(drawn(rows, 20)) for _ in range(2))
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.ids, other.ids)
+        np.testing.assert_array_equal(one.weights, other.weights)
