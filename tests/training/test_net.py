@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from net import Form, Net
+from net import LOOKING, Form, Net
 
 SMALL = Form(vocabulary=300, layers=3, hidden=64, heads=4, kv_heads=2, head_dim=16, mlp=96, positions=400)
 
@@ -26,6 +26,26 @@ def test_transformers_gives_the_same_logits(form):
         # bfloat16 against float32
         assert (ours - theirs).abs().max() < 0.05 * theirs.std() * 3
         assert (ours - theirs).abs().mean() < 0.01 * theirs.std() * 3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", [Form(), Form(kv_heads=4), Form(kv_heads=1)], ids=["gqa", "mha", "mqa"])
+def test_the_scores_inside_are_those_of_the_heads(form):
+    torch.manual_seed(0)
+    net = Net(replace(form, mlp=64))
+    net.begin()
+    ids = torch.randint(0, 2048, (2, 60))
+    looking = torch.tensor([[5, 59, 30], [10, 11, 12]])
+    _, scores, names = net.inside(ids, torch.arange(120), looking, looking)
+    model = net.to_transformers({})
+    model.set_attn_implementation("eager")
+    attentions = model(ids, output_attentions=True).attentions
+    assert names.shape == (2, 3, 2048)
+    for layer, found in zip(LOOKING, scores, strict=True):
+        for row in range(2):
+            for index, head in enumerate(form.looking):
+                theirs = attentions[layer][row, head, looking[row]]
+                assert (found[row, index].softmax(-1) - theirs).abs().max() < 0.01
 
 
 @torch.no_grad()

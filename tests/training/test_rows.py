@@ -131,6 +131,67 @@ def test_the_marked_answers_are_the_answers(rows, ability):
         assert said
 
 
+@pytest.mark.parametrize("ability", [name for name in ABILITY_WEIGHTS if name != "count"])
+def test_a_look_shows_where_the_answer_stands(rows, ability):
+    rng = random.Random(0)
+    looks = 0
+    for _ in range(20):
+        row = rows.ask(rng, 256, [ability])
+        due = {look.position: look for look in row.looks}
+        for start, end in row.answers:
+            answer = rows.tokenizer.decode(row.ids[start : end - 1].tolist())
+            if answer == " unknown":
+                assert due[start - 1].sources == (0,)
+                continue
+            for place in range(start, end - 1):
+                if (look := due.get(place - 1)) is not None:
+                    looks += 1
+                    assert {row.ids[source] for source in look.sources} == {row.ids[place]}
+                    assert max(look.sources) < place
+            # every token of a value is shown; of a list not the commas, of a quotation not its ends
+            shown = sum(place - 1 in due for place in range(start, end - 1))
+            least = {"copy": 0.4, "list": 0.5}.get(ability, 1.0)
+            assert shown >= least * (end - 1 - start), answer
+    assert looks > 50 or ability == "unknown"
+
+
+def test_the_second_step_is_shown_after_the_person_in_between(rows):
+    rng = random.Random(0)
+    both = 0
+    for _ in range(20):
+        row = rows.ask(rng, 256, ["two_hop"])
+        for look in row.looks:
+            before = rows.tokenizer.decode(row.ids[max(0, look.first[0] - 1) : look.first[0] + 1].tolist()).strip()
+            if look.first != look.sources and re.fullmatch(PERSON, before):
+                both += 1
+    assert both > 50
+
+
+def test_positions_know_what_is_spoken_of(rows):
+    rng = random.Random(0)
+    pool = {
+        word.lower()
+        for name in (
+            *names.ADJECTIVES, *names.NOUNS, *names.FIRST_NAMES, *names.LAST_NAMES, *names.CALL_SIGNS,
+            *names.ATTRIBUTES, *names.COLLECTIONS,
+        )
+        for word in name.split()
+    }  # fmt: skip
+    for _ in range(20):
+        row = rows.ask(rng, 256, ["distractor"])
+        places = {place for place, _ in row.named}
+        assert all({start - 1, start} <= places for start, _ in row.answers)
+        for place, words in row.named:
+            said = [word for word in rows.tokenizer.decode(list(words)).lower().split() if not word.isdigit()]
+            assert said
+            assert set(said) <= pool
+            # all of it was said on this line, before
+            line = rows.tokenizer.decode(row.ids[: place + 1].tolist()).split("\n")[-1].lower()
+            assert all(word in line for word in said) or "<|answer|>" in rows.tokenizer.decode(
+                row.ids[: place + 1].tolist(), skip_special_tokens=False
+            )
+
+
 def test_every_ability_is_trained():
     assert list(ABILITY_WEIGHTS) == list(lookup.ABILITIES)
 
@@ -140,7 +201,7 @@ def test_words_of_names_are_single_tokens():
     pools = (names.ADJECTIVES, names.NOUNS, names.FIRST_NAMES, names.LAST_NAMES, names.CITIES, names.FRUITS)
     long = [w for pool in pools for w in pool if len(tokenizer.encode(f" {w}", add_special_tokens=False).ids) > 1]
     assert long == []
-    assert tokenizer.encode(" 48213", add_special_tokens=False).tokens == ["Ġ4", "8", "2", "1", "3"]
+    assert tokenizer.encode(" 48213", add_special_tokens=False).tokens == ["Ġ48", "21", "3"]
 
 
 def test_a_seed_fixes_the_rows(rows):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,16 +34,50 @@ QUESTION_FIRST_SHARE = 0.08
 
 TEXT, FILLER = 1.0, 0.3
 FIRST, REST, STOP = 8.0, 3.0, 2.0
+Place = tuple[int, int]
+"""A sentence's number, and a token's in it."""
+NOWHERE: Place = (-1, 0)
+"""The first position of the row."""
+
+_DIGIT = re.compile(r"\d")
+_WORD = re.compile(r"[^\W_]+")
+_PERSON = re.compile(rf"\b(?:{'|'.join(names.FIRST_NAMES)}) (?:{'|'.join(names.LAST_NAMES)})\b")
+_PEOPLE = {name.lower() for name in (*names.FIRST_NAMES, *names.LAST_NAMES)}
+_ENTITY = (
+    rf"the (?:{'|'.join((*names.ADJECTIVES, *names.NOUNS))}) (?:{'|'.join(names.NOUNS)})(?: \d+)?(?!\w)"
+    rf"|{_PERSON.pattern}"
+    rf"|\b(?:{'|'.join(names.CALL_SIGNS)})\d+\b"
+)
+_ATTRIBUTE = rf"\b(?:{'|'.join((*names.ATTRIBUTES, *names.COLLECTIONS))})\b"
+_NAMES_IN = re.compile(rf"(?P<entity>{_ENTITY})|(?P<attribute>{_ATTRIBUTE})", re.IGNORECASE)
+_QUOTE = re.compile(r"(\w+)( .+)\.")
 QUESTION_TOKENS, SENTENCE_TOKENS = 20, 17  # about; what does not fit is left out
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Token ids, the loss weight of each as a target, and the [start, end) of every answer."""
+    """Token ids, the loss weight of each as a target, the [start, end) of every answer, and where answers come from.
+
+    `named` are positions, with the words (each as its token in the middle of a sentence) that name what is spoken of.
+    """
 
     ids: np.ndarray
     weights: np.ndarray
     answers: tuple[tuple[int, int], ...] = ()
+    looks: tuple[Look, ...] = ()
+    named: tuple[tuple[int, tuple[int, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """At this position the next token of an answer is due, which also stands at one of `sources`.
+
+    `first` are the positions to be found before, where the answer takes a second step; else the same.
+    """
+
+    position: int
+    sources: tuple[int, ...]
+    first: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -52,13 +87,21 @@ class Draft:
     ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     answers: list[tuple[int, int]] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    named: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], weight: float | Sequence[float] = 0.0) -> None:
         self.ids += ids
         self.weights += [weight] * len(ids) if isinstance(weight, float) else weight
 
     def row(self, length: int) -> Row:
-        return Row(np.array(self.ids[:length]), np.array(self.weights[:length]), tuple(self.answers))
+        return Row(
+            np.array(self.ids[:length]),
+            np.array(self.weights[:length]),
+            tuple(self.answers),
+            tuple(self.looks),
+            tuple(one for one in self.named if one[0] < length),
+        )
 
 
 class Text:
@@ -89,6 +132,9 @@ class Rows:
         self.tokenizer, self.text, self.split = tokenizer, text, split
         self.bos, self.answer, self.end = (tokenizer.token_to_id(t) for t in (BOS, ANSWER, END))
         self.newline = text.newline
+        # without digits, which could make a held-out name of a word before them
+        self.wordlike = [token for word, token in sorted(tokenizer.get_vocab().items()) if not _DIGIT.search(word)]
+        self.words: dict[str, tuple[int, ...]] = {}
 
     def draw(self, rng: random.Random, length: int, repeated: float, plainly: float, lookup_only: float) -> Row:
         """A row of any kind.
@@ -118,12 +164,10 @@ class Rows:
         return Row(ids, np.full(length, TEXT))
 
     def repeat(self, rng: random.Random, length: int) -> Row:
-        """A segment of text, or of random words, that comes again and again until the row is full."""
+        """A segment of text, or of random tokens, that comes again and again until the row is full."""
         size = rng.randint(length // 8, length // 2)
-        if rng.random() < 0.5:
-            segment = self.text.any(rng, size)
-        else:
-            segment = np.array([rng.randrange(self.tokenizer.get_vocab_size()) for _ in range(size)])
+        words = rng.random() >= 0.5
+        segment = np.array(rng.choices(self.wordlike, k=size)) if words else self.text.any(rng, size)
         ids = np.tile(segment, length // len(segment) + 1)[:length].copy()
         if rng.random() < 0.5:
             ids[0] = self.bos
@@ -164,14 +208,22 @@ class Rows:
             said += (lookup.restate(rng, fact, phrasing) for fact in facts)
         draft = Draft()
         draft.add([self.bos])
+        said_at: dict[tuple[str, str], list[int]] = {}
         for index, fact in enumerate(said):
             before, after = fact.sentence.rsplit(fact.value, 1)
             head, value, rest = self._encode([before.rstrip(), " " + fact.value, after + "\n"])
             draft.add(head)
-            if index >= len(facts) and len(draft.ids) + len(value) <= length:
-                draft.answers.append((len(draft.ids), len(draft.ids) + len(value)))
+            line, start = len(draft.ids) - len(head), len(draft.ids)
+            before_it = said_at.setdefault((fact.entity, fact.attribute), [])
+            if index >= len(facts) and start + len(value) <= length:
+                draft.answers.append((start, start + len(value)))
+                for offset in range(len(value)):
+                    sources = tuple(place + offset for place in before_it)
+                    draft.looks.append(Look(start + offset - 1, sources, sources))
+            before_it.append(start)
             draft.add(value, self._value_weights(value) if index >= len(facts) else 0.0)
             draft.add(rest)
+            self._name(draft, fact.sentence, line)
         return draft.row(length)
 
     def ask(self, rng: random.Random, length: int, abilities: Sequence[str]) -> Row:
@@ -221,17 +273,109 @@ class Rows:
             draft.add([*texts[0], self.newline, self.newline])
         else:
             cost += 2
-        self._scatter(rng, draft, lines, length - 1 - cost - (2 if first else 0) + sum(len(line) + 1 for line in lines))
+        starts = self._scatter(
+            rng, draft, lines, length - 1 - cost - (2 if first else 0) + sum(len(line) + 1 for line in lines)
+        )
+        for sentence, start in zip(sentences, starts, strict=True):
+            self._name(draft, sentence, start)
         for index in range(kept):
             if not first:
                 draft.add([*([self.newline] * 2 if index == 0 else []), *texts[index]])
             draft.add([self.answer])
-            draft.answers.append((len(draft.ids), len(draft.ids) + len(values[index]) + 1))
+            start = len(draft.ids)
+            draft.answers.append((start, start + len(values[index]) + 1))
+            meant = self._words(match[0] for match in _NAMES_IN.finditer(asked[index].text))
+            draft.named += ((place, meant) for place in range(start - 1, start + len(values[index])) if meant)
+            for offset, first, sources in self._sources(asked[index], sentences, lines):
+                at, before = (
+                    tuple(0 if (line, place) == NOWHERE else starts[line] + place for line, place in places)
+                    for places in (sources, first)
+                )
+                draft.looks.append(Look(start + offset - 1, at, before))
             draft.add(values[index], self._value_weights(values[index]))
             draft.add([self.end], STOP)
             draft.add([self.newline])
         draft.add([self.newline] * (length - len(draft.ids)))
         return draft.row(length)
+
+    def _sources(
+        self, question: lookup.Question, sentences: list[str], lines: list[list[int]]
+    ) -> list[tuple[int, list[Place], list[Place]]]:
+        """Where each token of the answer stands in the sentences: (its offset, what to find first, places).
+
+        If several sentences have the answer, then the one counts that shares most words with the question.
+        Where no sentence has it the first position is meant, which stands for "nowhere". A count, the only answer of
+        one digit, is not looked up.
+        """
+        if question.answer == lookup.UNKNOWN:
+            return [(0, [NOWHERE], [NOWHERE])]
+        if len(question.answer) == 1:
+            return []
+        asked = _WORD.findall(question.text.lower())
+        shared = [len(set(asked) & set(_WORD.findall(sentence.lower()))) for sentence in sentences]
+        found, done = [], 0
+        for piece in question.answer.split(", "):
+            ids = self._encode([" " + piece])[0]
+            whole = [(line, at) for line, tokens in enumerate(lines) for at in _occurrences(tokens, ids)]
+            if not whole and (quote := _QUOTE.fullmatch(piece)) is not None:
+                # in quotation marks the first word and the period are other tokens
+                begin, ids = self._encode([" " + quote[1], quote[2]])
+                done += len(begin)
+                whole = [(line, at) for line, tokens in enumerate(lines) for at in _occurrences(tokens, ids)]
+            most = max((shared[line] for line, _ in whole), default=0)
+            whole = [(line, at) for line, at in whole if shared[line] == most]
+            if not whole:
+                return []
+            before = self._named(question, sentences, lines, whole[0][0], shared)
+            for offset in range(len(ids)):
+                places = [(line, at + offset) for line, at in whole]
+                found.append((done + offset, before or places, places))
+            done += len(ids) + 1  # and the comma
+        return found
+
+    def _named(
+        self,
+        question: lookup.Question,
+        sentences: list[str],
+        lines: list[list[int]],
+        said: int,
+        shared: list[int],
+    ) -> list[Place]:
+        """Where the person whom `said` is about, and whom the question only describes, is named: that name's end."""
+        person = _PERSON.search(sentences[said])
+        if person is None or person[0] in question.text:
+            return []
+        ids = self._encode([" " + person[0]])[0]
+        others = [
+            (shared[line], line, at + len(ids) - 1)
+            for line, tokens in enumerate(lines)
+            if line != said
+            for at in _occurrences(tokens, ids)
+        ]
+        most = max((one[0] for one in others), default=0)
+        return [(line, at) for words, line, at in others if words == most]
+
+    def _name(self, draft: Draft, sentence: str, start: int) -> None:
+        """Note what is spoken of at each token of the sentence: the last attribute and the last entity before it."""
+        spans = [(match.end(), match[0], match.lastgroup) for match in _NAMES_IN.finditer(sentence)]
+        if not spans:
+            return
+        kinds = {kind for _, _, kind in spans}
+        offsets = self.tokenizer.encode(sentence, add_special_tokens=False).offsets
+        for index, (begin, _) in enumerate(offsets):
+            last = {kind: name for end, name, kind in spans if end <= begin}
+            if len(last) == len(kinds) or len(last) == 2:
+                draft.named.append((start + index, self._words(last.values())))
+
+    def _words(self, parts: Iterable[str]) -> tuple[int, ...]:
+        words = [word for part in parts for word in part.lower().removeprefix("the ").split()]
+        return tuple(dict.fromkeys(token for word in words for token in self._tokens_of(word)))
+
+    def _tokens_of(self, word: str) -> tuple[int, ...]:
+        """The tokens of a word in the middle of a sentence; people's names have a capital there."""
+        if word not in self.words:
+            self.words[word] = tuple(self._encode([" " + (word.capitalize() if word in _PEOPLE else word)])[0])
+        return self.words[word]
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return [e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
@@ -241,22 +385,31 @@ class Rows:
         """A long answer counts more than a short one, but not in proportion to its length."""
         return [FIRST] + [REST * min(1.0, 6 / len(value))] * (len(value) - 1)
 
-    def _scatter(self, rng: random.Random, draft: Draft, lines: list[list[int]], room: int) -> None:
-        """Up to `room` tokens of text with the lines, in order, at its line boundaries; no newline at the end."""
+    def _scatter(self, rng: random.Random, draft: Draft, lines: list[list[int]], room: int) -> list[int]:
+        """Up to `room` tokens of text with the lines, in order, at its line boundaries; no newline at the end.
+
+        Gives where each line begins.
+        """
         spare = room - sum(len(line) + 1 for line in lines)
-        if rng.random() < 0.15:
+        if rng.random() < 0.03:
             spare = 0  # nothing but facts
         text = self.text.to_line_end(rng, spare) if spare > 0 else []
         breaks = [i for i, token in enumerate(text) if token == self.newline] + [len(text)]
         if rng.random() < 0.15:  # all in one place
             at = rng.choice(breaks)
             breaks = [i for i in breaks if abs(i - at) < 40]
-        done = 0
+        done, starts = 0, []
         for place, line in zip(sorted(rng.choice(breaks) for _ in lines), lines, strict=True):
             draft.add(text[done:place], FILLER)
+            starts.append(len(draft.ids) + 1)
             draft.add([self.newline, *line])
             done = place
         draft.add(text[done:], FILLER)
+        return starts
+
+
+def _occurrences(tokens: list[int], part: list[int]) -> list[int]:
+    return [at for at in range(len(tokens) - len(part) + 1) if tokens[at : at + len(part)] == part]
 
 
 def _merge(rng: random.Random, first: list[str], second: list[str]) -> list[str]:

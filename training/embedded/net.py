@@ -17,6 +17,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Co
 BLOCK = 128
 """Queries that meet their keys in one product: the keys after the block are never touched."""
 
+LOOKING = (3, 5)
+"""The layers that find the sentence which the question names, and the one that has the answer: for most the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -32,6 +35,11 @@ class Form:
     positions: int = 1024
     theta: float = 10_000.0
     window: int | None = None
+
+    @property
+    def looking(self) -> tuple[int, int]:
+        """The query heads that are told where to look, in the layers `LOOKING`; of two KV heads if there are two."""
+        return 0, self.heads // 2
 
     def window_of(self, layer: int) -> int | None:
         return self.window if layer % 2 == 0 else None
@@ -49,7 +57,10 @@ class Block(nn.Module):
         self.before_attention = nn.Parameter(torch.ones(form.hidden))
         self.before_mlp = nn.Parameter(torch.ones(form.hidden))
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, looking: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The residual stream after this layer, and the looking heads' scores at positions `looking` [rows, P]."""
         form = self.form
         rows, length, _ = x.shape
         wide, narrow = form.heads * form.head_dim, form.kv_heads * form.head_dim
@@ -59,7 +70,19 @@ class Block(nn.Module):
         v = v.view(rows, length, form.kv_heads, form.head_dim).transpose(1, 2)
         x = x + F.linear(self._attend(q, k, v), self.out.bfloat16())
         gate, up = F.linear(_norm(x, self.before_mlp), self.gate_up.bfloat16()).chunk(2, -1)
-        return x + F.linear(F.silu(gate) * up, self.down.bfloat16())
+        return x + F.linear(F.silu(gate) * up, self.down.bfloat16()), self._looks(q, k, looking)
+
+    def _looks(self, q: Tensor, k: Tensor, looking: Tensor | None) -> Tensor | None:
+        """Scores of the heads `Form.looking` at these positions: [rows, 2, P, T], -inf after the position."""
+        if looking is None:
+            return None
+        heads = self.form.looking
+        # slices stacked, not k[:, lanes]: torch 2.13 compiles the backward of that index to a write out of bounds
+        lanes = [head * self.form.kv_heads // self.form.heads for head in heads]
+        picked = torch.stack([_at(q[:, head], looking) for head in heads], 1)
+        scores = torch.matmul(picked, torch.stack([k[:, lane] for lane in lanes], 1).transpose(2, 3)).float()
+        later = torch.arange(q.shape[2]) > looking[:, None, :, None]
+        return scores.masked_fill(later, -torch.inf)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention; q [rows, heads, T, D], k and v [rows, KV heads, T, D] → [rows, T, heads · D]."""
@@ -91,6 +114,7 @@ class Net(nn.Module):
         self.embedding = _matrix(form.vocabulary, form.hidden)
         self.blocks = nn.ModuleList(Block(form, index) for index in range(form.layers))
         self.last = nn.Parameter(torch.ones(form.hidden))
+        self.probe = _matrix(form.vocabulary, form.hidden)  # for training only
         frequencies = form.theta ** (-torch.arange(0, form.head_dim, 2).double() / form.head_dim)
         angles = torch.outer(torch.arange(form.positions).double(), frequencies)
         self.register_buffer("cos", angles.cos().bfloat16(), persistent=False)
@@ -152,12 +176,29 @@ class Net(nn.Module):
 
     def forward(self, ids: Tensor, places: Tensor) -> Tensor:
         """Logits in float32 at `places` of the flattened `ids` [rows, T]: [len(places), vocabulary]."""
+        return self.inside(ids, places, None, None)[0]
+
+    def inside(
+        self, ids: Tensor, places: Tensor, looking: Tensor | None, naming: Tensor | None
+    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """Also what happens inside, for a loss of its own.
+
+        The attention scores of the looking heads at the positions `looking` [rows, P] of each row: one tensor
+        [rows, 2, P, T] for each of the layers `LOOKING`. And logits [rows, N, vocabulary] of the words that name what
+        is spoken of at the positions `naming` [rows, N], read off what the first of these layers gets.
+        """
         length = ids.shape[1]
         embedding = self.embedding.bfloat16()
         x = embedding[ids]
-        for block in self.blocks:
-            x = block(x, self.cos[:length], self.sin[:length])
-        return F.linear(_norm(x.flatten(0, 1)[places], self.last), embedding).float()
+        seen, names = [], None
+        for index, block in enumerate(self.blocks):
+            if index == LOOKING[0] and naming is not None:
+                known = _norm(_at(x, naming), torch.ones(x.shape[-1]))
+                names = F.linear(known, self.probe.bfloat16()).float()
+            x, scores = block(x, self.cos[:length], self.sin[:length], looking if index in LOOKING else None)
+            if scores is not None:
+                seen.append(scores)
+        return F.linear(_norm(x.flatten(0, 1)[places], self.last), embedding).float(), seen, names
 
     def to_transformers(self, specials: dict[str, int]) -> PreTrainedModel:
         """The same weights as Llama, or as Qwen2 (its biases zero) where some layers have a window."""
@@ -211,6 +252,12 @@ class Net(nn.Module):
 
 def _matrix(rows: int, columns: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(rows, columns) * 0.02)
+
+
+def _at(x: Tensor, positions: Tensor) -> Tensor:
+    """x [rows, T, D] at `positions` [rows, P] of each row: [rows, P, D]; as a product, for the sake of its backward."""
+    chosen = positions[:, :, None] == torch.arange(x.shape[1])
+    return torch.bmm(chosen.to(x.dtype), x)
 
 
 def _norm(x: Tensor, weight: Tensor) -> Tensor:

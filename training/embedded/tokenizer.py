@@ -28,13 +28,14 @@ def train_bpe(texts: Iterable[str], vocab_size: int, seed: int) -> Tokenizer:
     """A BPE trained on `texts` and on generated facts.
 
     A newline is always a token of its own, so that the tokens of a text are the tokens of its lines
-    put together; so is a digit, together with a space before it.
+    put together. Digits go in pairs from the left, the first with the space before it: every number
+    is few tokens, and its next token rarely stands after the same one elsewhere.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex("\n"), "isolated"),
-            pre_tokenizers.Split(Regex(" ?[0-9]"), "isolated"),
+            pre_tokenizers.Split(Regex(" ?[0-9]{1,2}"), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )

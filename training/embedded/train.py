@@ -23,9 +23,15 @@ import torch._dynamo
 import torch.nn.functional as F
 from corpus import held_out_texts, training_texts
 from data import ABILITY_WEIGHTS, Row, Rows, Text
-from net import Form, Net
+from net import LOOKING, Form, Net
 from tokenizer import for_transformers, train_bpe
 from tokenizers import Tokenizer
+
+LOOKS = 0.5
+"""How much the looks count beside the answers."""
+
+NAMES = 0.5
+"""How much the names count."""
 
 PLACES = 0.4
 """The share of positions whose logits are made: every answer, and as much of the text as fits."""
@@ -55,10 +61,10 @@ class Schedule:
     stages: tuple[Stage, ...] = (
         Stage(0.02, 128, 4096, 0.30, 1.00, 1.0),
         Stage(0.04, 128, 4096, 0.05, 0.80, 1.0),
-        Stage(0.22, 128, 4096, 0.01, 0.10, 0.9),
-        Stage(0.55, 256, 4096, 0.01, 0.03, 0.5),
-        Stage(0.78, 512, 8192, 0.01, 0.00, 0.3),
-        Stage(1.00, 1024, 8192, 0.01, 0.00, 0.3),
+        Stage(0.30, 128, 4096, 0.01, 0.10, 1.0),
+        Stage(0.55, 256, 4096, 0.01, 0.03, 0.7),
+        Stage(0.78, 512, 8192, 0.01, 0.00, 0.6),
+        Stage(1.00, 1024, 8192, 0.01, 0.00, 0.6),
     )
 
     def stage(self, seen: int) -> Stage:
@@ -86,19 +92,27 @@ def optimizers(net: Net, schedule: Schedule) -> list[torch.optim.Optimizer]:
     matrices = {id(p) for p in layers}
     others = [p for p in net.parameters() if id(p) not in matrices]
     return [
-        torch.optim.Muon(layers, lr=schedule.muon_rate, momentum=0.95, weight_decay=0.01),
+        torch.optim.Muon(layers, lr=schedule.muon_rate, momentum=0.95, weight_decay=0.1),
         torch.optim.AdamW(others, lr=schedule.adam_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows side by side, and the places (in the flattened ids) whose next token counts, with its weight."""
+    """Rows side by side, and the places (in the flattened ids) whose next token counts, with its weight.
+
+    `looking` [rows, P] are positions that `sources` [layers of `net.LOOKING`, rows, P, T] shows where to look;
+    `naming` [rows, N] are positions, and `named` [rows, N, vocabulary] marks the words spoken of there.
+    """
 
     ids: torch.Tensor
     places: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
+    looking: torch.Tensor
+    sources: torch.Tensor
+    naming: torch.Tensor
+    named: torch.Tensor
 
     @classmethod
     def of(cls, rows: list[Row], seed: int, share: float = PLACES) -> Batch:
@@ -110,16 +124,49 @@ class Batch:
         places = np.sort(order[: int(share * len(weights))])
         chosen = np.maximum(weights[places], 0.0)
         targets = np.roll(ids.reshape(-1), -1)[places]
+        count = ids.shape[1] // 4
+        looking = np.zeros((len(rows), count), dtype=np.int64)
+        sources = np.zeros((len(LOOKING), len(rows), count, ids.shape[1]), dtype=bool)
+        naming = np.zeros((len(rows), count), dtype=np.int64)
+        named = torch.zeros(len(rows), count, VARIANTS["main"].vocabulary)
+        some = random.Random(seed)
+        for number, row in enumerate(rows):
+            for index, (place, words) in enumerate(some.sample(row.named, min(count, len(row.named)))):
+                naming[number, index] = place
+                named[number, index, list(words)] = 1.0
+            for index, look in enumerate(row.looks[:count]):
+                looking[number, index] = look.position
+                sources[0, number, index, list(look.first)] = True
+                sources[1, number, index, list(look.sources)] = True
         return cls(
-            torch.from_numpy(ids), torch.from_numpy(places), torch.from_numpy(targets), torch.from_numpy(chosen).float()
+            torch.from_numpy(ids),
+            torch.from_numpy(places),
+            torch.from_numpy(targets),
+            torch.from_numpy(chosen).float(),
+            torch.from_numpy(looking),
+            torch.from_numpy(sources),
+            torch.from_numpy(naming),
+            named,
         )
 
 
-def loss_of(net: Net, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weighted mean loss, and the likeliest token at each place."""
-    logits = net(batch.ids, batch.places)
+def loss_of(net: Net, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The weighted mean loss, those of the looks and of the names, and the likeliest token at each place.
+
+    The loss of a look is -log of the attention that falls on its sources. It says directly what the answers'
+    loss says only once everything between is right. The loss of a name is that of each of its words.
+    """
+    logits, scores, names = net.inside(batch.ids, batch.places, batch.looking, batch.naming)
     nats = F.cross_entropy(logits, batch.targets, reduction="none")
-    return (nats * batch.weights).sum() / batch.weights.sum(), logits.detach().argmax(-1)
+    answers = (nats * batch.weights).sum() / batch.weights.sum()
+    looks = torch.zeros(())
+    for layer, sources in zip(scores, batch.sources, strict=True):
+        told = sources.any(-1)
+        aimed = layer.masked_fill(~sources[:, None], -torch.inf).logsumexp(-1)
+        missed = (layer.logsumexp(-1) - torch.where(told[:, None], aimed, 0.0)) * told[:, None]
+        looks = looks + missed.sum() / told.sum().clamp(min=1) / layer.shape[1] / len(scores)
+    named = -(names.log_softmax(-1) * batch.named).sum() / batch.named.sum().clamp(min=1)
+    return answers, looks, named, logits.detach().argmax(-1)
 
 
 def whole_answers(rows: list[Row], batch: Batch, guesses: torch.Tensor) -> tuple[int, int]:
@@ -222,7 +269,7 @@ def main() -> None:
         print(" ".join(f"{key} {value}" for key, value in record.items()), flush=True)
 
     clock = since_log = since_save = time.monotonic()
-    right, asked, loss_sum, steps_logged, seen_logged = 0, 0, 0.0, 0, seen
+    right, asked, loss_sum, looks_sum, steps_logged, seen_logged = 0, 0, 0.0, 0.0, 0, seen
     while seen < schedule.tokens:
         stage = schedule.stage(seen)
         count = stage.batch_tokens // stage.length
@@ -231,14 +278,14 @@ def main() -> None:
         for stepper, peak in zip(steppers, peaks, strict=True):
             for group in stepper.param_groups:
                 group["lr"] = peak * schedule.rate(seen)
-        loss, guesses = step_loss(net, batch)
-        loss.backward()
+        loss, looks, named, guesses = step_loss(net, batch)
+        (loss + LOOKS * looks + NAMES * named).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         for stepper in steppers:
             stepper.step()
             stepper.zero_grad(set_to_none=True)
         step, seen = step + 1, seen + batch.ids.numel()
-        loss_sum, steps_logged = loss_sum + loss.item(), steps_logged + 1
+        loss_sum, looks_sum, steps_logged = loss_sum + loss.item(), looks_sum + looks.item(), steps_logged + 1
         hits, questions = whole_answers(rows, batch, guesses)
         right, asked = right + hits, asked + questions
 
@@ -254,10 +301,11 @@ def main() -> None:
                     "rate": schedule.rate(seen),
                     "tokens_per_second": (seen - seen_logged) / (now - since_log),
                     "loss": loss_sum / steps_logged,
+                    "looks": looks_sum / steps_logged,
                     "answers": right / max(1, asked),
                 }
             )
-            right, asked, loss_sum, steps_logged, seen_logged, since_log = 0, 0, 0.0, 0, seen, now
+            right, asked, loss_sum, looks_sum, steps_logged, seen_logged, since_log = 0, 0, 0.0, 0.0, 0, seen, now
         if now - since_save >= 180 or seen >= schedule.tokens:
             save()
             log({"step": step, "tokens": seen, "length": stage.length, **evaluate(net, held, stage.length)})
