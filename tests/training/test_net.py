@@ -64,3 +64,22 @@ def test_it_begins_with_heads_that_look_back():
     # where the present token stood before, what came next is found far above chance
     later = torch.arange(40, 80)
     assert second[0, 0, later, later - 39].mean() > 5 * (1 / 60)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", [Form(), Form(kv_heads=4)], ids=["gqa", "mha"])
+def test_it_begins_with_heads_that_gather_names(form):
+    torch.manual_seed(0)
+    net = Net(form)
+    entities, attributes = list(range(100, 300)), list(range(300, 350))
+    net.begin(entities, attributes)
+    model = net.to_transformers({})
+    model.set_attn_implementation("eager")
+    # 300 words of which a few are names: two attributes, two entities, twice; the nearest count
+    ids = torch.randint(400, 2048, (1, 300))
+    far, near = (torch.tensor([[310, 311, 400, 401, 120, 121]]), torch.tensor([[312, 313, 402, 403, 122, 123]]))
+    ids[:, 200:206], ids[:, 285:291] = far, near
+    gathers = model(ids, output_attentions=True).attentions[LOOKING[0] - 1][0, :, 295]
+    half = form.heads // 2
+    assert gathers[:half, 289:291].sum(-1).min() > 0.8
+    assert gathers[half:, 285:287].sum(-1).min() > 0.8

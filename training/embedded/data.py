@@ -408,6 +408,18 @@ class Rows:
         return starts
 
 
+def name_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The tokens of the words that entities are named with, and of those of attributes, inside a sentence."""
+
+    def tokens(pool: Iterable[str]) -> set[int]:
+        words = [f" {word}" for name in pool for word in name.split()]
+        return {token for one in tokenizer.encode_batch_fast(words, add_special_tokens=False) for token in one.ids}
+
+    people = (*names.FIRST_NAMES, *names.LAST_NAMES)
+    entities = tokens((*names.ADJECTIVES, *names.NOUNS, *people, *names.CALL_SIGNS))
+    return sorted(entities), sorted(tokens((*names.ATTRIBUTES, *names.COLLECTIONS)) - entities)
+
+
 def _occurrences(tokens: list[int], part: list[int]) -> list[int]:
     return [at for at in range(len(tokens) - len(part) + 1) if tokens[at : at + len(part)] == part]
 

@@ -22,7 +22,7 @@ import torch
 import torch._dynamo
 import torch.nn.functional as F
 from corpus import held_out_texts, training_texts
-from data import ABILITY_WEIGHTS, Row, Rows, Text
+from data import ABILITY_WEIGHTS, Row, Rows, Text, name_tokens
 from net import LOOKING, Form, Net
 from tokenizer import for_transformers, train_bpe
 from tokenizers import Tokenizer
@@ -54,16 +54,17 @@ class Schedule:
     """Rows and learning rates as functions of the tokens seen."""
 
     tokens: int
-    muon_rate: float = 0.02
+    muon_rate: float = 0.007
     adam_rate: float = 1e-3
+    probe_rate: float = 5e-3
     warmup: float = 0.01
     decay_from: float = 0.45
     stages: tuple[Stage, ...] = (
-        Stage(0.02, 128, 4096, 0.30, 1.00, 1.0),
-        Stage(0.04, 128, 4096, 0.05, 0.80, 1.0),
-        Stage(0.30, 128, 4096, 0.01, 0.10, 1.0),
-        Stage(0.55, 256, 4096, 0.01, 0.03, 0.7),
-        Stage(0.78, 512, 8192, 0.01, 0.00, 0.6),
+        Stage(0.002, 128, 4096, 0.30, 1.00, 1.0),
+        Stage(0.008, 128, 4096, 0.05, 0.80, 1.0),
+        Stage(0.25, 128, 4096, 0.01, 0.10, 1.0),
+        Stage(0.50, 256, 4096, 0.01, 0.03, 0.7),
+        Stage(0.75, 512, 8192, 0.01, 0.00, 0.6),
         Stage(1.00, 1024, 8192, 0.01, 0.00, 0.6),
     )
 
@@ -87,13 +88,14 @@ VARIANTS = {
 
 
 def optimizers(net: Net, schedule: Schedule) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
+    """Muon for the matrices of the layers, AdamW for the embedding and the norms, faster for the probe."""
     layers = [p for p in net.blocks.parameters() if p.ndim == 2]
-    matrices = {id(p) for p in layers}
-    others = [p for p in net.parameters() if id(p) not in matrices]
+    apart = {id(p) for p in (*layers, net.probe)}
+    others = [p for p in net.parameters() if id(p) not in apart]
     return [
         torch.optim.Muon(layers, lr=schedule.muon_rate, momentum=0.95, weight_decay=0.1),
         torch.optim.AdamW(others, lr=schedule.adam_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        torch.optim.AdamW([net.probe], lr=schedule.probe_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
 
 
@@ -207,7 +209,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("longspan/embedded"), help="folder of the exported model")
     parser.add_argument("--state", type=Path, default=Path("build/embedded"), help="checkpoint and curve")
     parser.add_argument("--variant", choices=list(VARIANTS), default="main")
-    parser.add_argument("--tokens", type=int, default=12_000_000)
+    parser.add_argument("--tokens", type=int, default=30_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --state")
@@ -233,7 +235,7 @@ def main() -> None:
 
     schedule = Schedule(args.tokens)
     net = Net(VARIANTS[args.variant])
-    net.begin()
+    net.begin(*name_tokens(tokenizer))
     steppers = optimizers(net, schedule)
     peaks = [stepper.param_groups[0]["lr"] for stepper in steppers]
     rng = random.Random(args.seed)
@@ -302,6 +304,7 @@ def main() -> None:
                     "tokens_per_second": (seen - seen_logged) / (now - since_log),
                     "loss": loss_sum / steps_logged,
                     "looks": looks_sum / steps_logged,
+                    "named": named.item(),
                     "answers": right / max(1, asked),
                 }
             )
