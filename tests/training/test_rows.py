@@ -131,6 +131,23 @@ def test_the_marked_answers_are_the_answers(rows, ability):
         assert said
 
 
+def test_every_answer_follows_its_question(rows):
+    rng = random.Random(0)
+    later = 0
+    for _ in range(40):
+        row = rows.ask(rng, 256, ["single"])
+        whole = rows.tokenizer.decode(row.ids.tolist(), skip_special_tokens=False)
+        if not re.search(r"\n\n.+<\|answer\|>", whole):
+            continue  # the question stands first
+        for question in re.findall(r"\n(.*)<\|answer\|>", whole):
+            assert re.search(GROUPS["e"], question, re.IGNORECASE), whole
+            assert re.search(GROUPS["a"], question, re.IGNORECASE), whole
+            later += 1
+        # nothing of the row is left over
+        assert not whole.endswith("\n" * 30)
+    assert later > 100
+
+
 @pytest.mark.parametrize("ability", [name for name in ABILITY_WEIGHTS if name != "count"])
 def test_a_look_shows_where_the_answer_stands(rows, ability):
     rng = random.Random(0)

@@ -286,10 +286,10 @@ class Rows:
             draft.answers.append((start, start + len(values[index]) + 1))
             meant = self._words(match[0] for match in _NAMES_IN.finditer(asked[index].text))
             draft.named += ((place, meant) for place in range(start - 1, start + len(values[index])) if meant)
-            for offset, first, sources in self._sources(asked[index], sentences, lines):
+            for offset, step, sources in self._sources(asked[index], sentences, lines):
                 at, before = (
                     tuple(0 if (line, place) == NOWHERE else starts[line] + place for line, place in places)
-                    for places in (sources, first)
+                    for places in (sources, step)
                 )
                 draft.looks.append(Look(start + offset - 1, at, before))
             draft.add(values[index], self._value_weights(values[index]))
