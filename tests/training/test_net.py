@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from begin import begin
 from net import LOOKING, Form, Net
 
+NAMES = list(range(100, 300)), list(range(300, 350))
 SMALL = Form(vocabulary=300, layers=3, hidden=64, heads=4, kv_heads=2, head_dim=16, mlp=96, positions=400)
 
 
@@ -33,7 +35,7 @@ def test_transformers_gives_the_same_logits(form):
 def test_the_scores_inside_are_those_of_the_heads(form):
     torch.manual_seed(0)
     net = Net(replace(form, mlp=64))
-    net.begin()
+    begin(net)
     ids = torch.randint(0, 2048, (2, 60))
     looking = torch.tensor([[5, 59, 30], [10, 11, 12]])
     _, scores, names = net.inside(ids, torch.arange(120), looking, looking)
@@ -52,7 +54,7 @@ def test_the_scores_inside_are_those_of_the_heads(form):
 def test_it_begins_with_heads_that_look_back():
     torch.manual_seed(0)
     net = Net(Form(layers=2))
-    net.begin()
+    begin(net)
     model = net.to_transformers({})
     model.set_attn_implementation("eager")
     segment = torch.randint(0, 2048, (1, 40))
@@ -71,8 +73,7 @@ def test_it_begins_with_heads_that_look_back():
 def test_it_begins_with_heads_that_gather_names(form):
     torch.manual_seed(0)
     net = Net(form)
-    entities, attributes = list(range(100, 300)), list(range(300, 350))
-    net.begin(entities, attributes)
+    begin(net, *NAMES)
     model = net.to_transformers({})
     model.set_attn_implementation("eager")
     # 300 words of which a few are names: two attributes, two entities, twice; the nearest count

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from hints import Hints, Look, encode
 from tokenizer import ANSWER, BOS, END
 from tokenizers import Tokenizer
 
@@ -34,23 +35,7 @@ QUESTION_FIRST_SHARE = 0.08
 
 TEXT, FILLER = 1.0, 0.3
 FIRST, REST, STOP = 8.0, 3.0, 2.0
-Place = tuple[int, int]
-"""A sentence's number, and a token's in it."""
-NOWHERE: Place = (-1, 0)
-"""The first position of the row."""
-
 _DIGIT = re.compile(r"\d")
-_WORD = re.compile(r"[^\W_]+")
-_PERSON = re.compile(rf"\b(?:{'|'.join(names.FIRST_NAMES)}) (?:{'|'.join(names.LAST_NAMES)})\b")
-_PEOPLE = {name.lower() for name in (*names.FIRST_NAMES, *names.LAST_NAMES)}
-_ENTITY = (
-    rf"the (?:{'|'.join((*names.ADJECTIVES, *names.NOUNS))}) (?:{'|'.join(names.NOUNS)})(?: \d+)?(?!\w)"
-    rf"|{_PERSON.pattern}"
-    rf"|\b(?:{'|'.join(names.CALL_SIGNS)})\d+\b"
-)
-_ATTRIBUTE = rf"\b(?:{'|'.join((*names.ATTRIBUTES, *names.COLLECTIONS))})\b"
-_NAMES_IN = re.compile(rf"(?P<entity>{_ENTITY})|(?P<attribute>{_ATTRIBUTE})", re.IGNORECASE)
-_QUOTE = re.compile(r"(\w+)( .+)\.")
 QUESTION_TOKENS, SENTENCE_TOKENS = 20, 17  # about; what does not fit is left out
 
 
@@ -66,18 +51,6 @@ class Row:
     answers: tuple[tuple[int, int], ...] = ()
     looks: tuple[Look, ...] = ()
     named: tuple[tuple[int, tuple[int, ...]], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """At this position the next token of an answer is due, which also stands at one of `sources`.
-
-    `first` are the positions to be found before, where the answer takes a second step; else the same.
-    """
-
-    position: int
-    sources: tuple[int, ...]
-    first: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -134,7 +107,7 @@ class Rows:
         self.newline = text.newline
         # without digits, which could make a held-out name of a word before them
         self.wordlike = [token for word, token in sorted(tokenizer.get_vocab().items()) if not _DIGIT.search(word)]
-        self.words: dict[str, tuple[int, ...]] = {}
+        self.hints = Hints(tokenizer)
 
     def draw(self, rng: random.Random, length: int, repeated: float, plainly: float, lookup_only: float) -> Row:
         """A row of any kind.
@@ -223,7 +196,7 @@ class Rows:
             before_it.append(start)
             draft.add(value, self._value_weights(value) if index >= len(facts) else 0.0)
             draft.add(rest)
-            self._name(draft, fact.sentence, line)
+            draft.named += self.hints.spoken(fact.sentence, line)
         return draft.row(length)
 
     def ask(self, rng: random.Random, length: int, abilities: Sequence[str]) -> Row:
@@ -277,108 +250,24 @@ class Rows:
             rng, draft, lines, length - 1 - cost - (2 if first else 0) + sum(len(line) + 1 for line in lines)
         )
         for sentence, start in zip(sentences, starts, strict=True):
-            self._name(draft, sentence, start)
+            draft.named += self.hints.spoken(sentence, start)
         for index in range(kept):
             if not first:
                 draft.add([*([self.newline] * 2 if index == 0 else []), *texts[index]])
             draft.add([self.answer])
             start = len(draft.ids)
             draft.answers.append((start, start + len(values[index]) + 1))
-            meant = self._words(match[0] for match in _NAMES_IN.finditer(asked[index].text))
+            meant = self.hints.meant(asked[index].text)
             draft.named += ((place, meant) for place in range(start - 1, start + len(values[index])) if meant)
-            for offset, step, sources in self._sources(asked[index], sentences, lines):
-                at, before = (
-                    tuple(0 if (line, place) == NOWHERE else starts[line] + place for line, place in places)
-                    for places in (sources, step)
-                )
-                draft.looks.append(Look(start + offset - 1, at, before))
+            draft.looks += self.hints.looks(asked[index], start - 1, sentences, lines, starts)
             draft.add(values[index], self._value_weights(values[index]))
             draft.add([self.end], STOP)
             draft.add([self.newline])
         draft.add([self.newline] * (length - len(draft.ids)))
         return draft.row(length)
 
-    def _sources(
-        self, question: lookup.Question, sentences: list[str], lines: list[list[int]]
-    ) -> list[tuple[int, list[Place], list[Place]]]:
-        """Where each token of the answer stands in the sentences: (its offset, what to find first, places).
-
-        If several sentences have the answer, then the one counts that shares most words with the question.
-        Where no sentence has it the first position is meant, which stands for "nowhere". A count, the only answer of
-        one digit, is not looked up.
-        """
-        if question.answer == lookup.UNKNOWN:
-            return [(0, [NOWHERE], [NOWHERE])]
-        if len(question.answer) == 1:
-            return []
-        asked = _WORD.findall(question.text.lower())
-        shared = [len(set(asked) & set(_WORD.findall(sentence.lower()))) for sentence in sentences]
-        found, done = [], 0
-        for piece in question.answer.split(", "):
-            ids = self._encode([" " + piece])[0]
-            whole = [(line, at) for line, tokens in enumerate(lines) for at in _occurrences(tokens, ids)]
-            if not whole and (quote := _QUOTE.fullmatch(piece)) is not None:
-                # in quotation marks the first word and the period are other tokens
-                begin, ids = self._encode([" " + quote[1], quote[2]])
-                done += len(begin)
-                whole = [(line, at) for line, tokens in enumerate(lines) for at in _occurrences(tokens, ids)]
-            most = max((shared[line] for line, _ in whole), default=0)
-            whole = [(line, at) for line, at in whole if shared[line] == most]
-            if not whole:
-                return []
-            before = self._named(question, sentences, lines, whole[0][0], shared)
-            for offset in range(len(ids)):
-                places = [(line, at + offset) for line, at in whole]
-                found.append((done + offset, before or places, places))
-            done += len(ids) + 1  # and the comma
-        return found
-
-    def _named(
-        self,
-        question: lookup.Question,
-        sentences: list[str],
-        lines: list[list[int]],
-        said: int,
-        shared: list[int],
-    ) -> list[Place]:
-        """Where the person whom `said` is about, and whom the question only describes, is named: that name's end."""
-        person = _PERSON.search(sentences[said])
-        if person is None or person[0] in question.text:
-            return []
-        ids = self._encode([" " + person[0]])[0]
-        others = [
-            (shared[line], line, at + len(ids) - 1)
-            for line, tokens in enumerate(lines)
-            if line != said
-            for at in _occurrences(tokens, ids)
-        ]
-        most = max((one[0] for one in others), default=0)
-        return [(line, at) for words, line, at in others if words == most]
-
-    def _name(self, draft: Draft, sentence: str, start: int) -> None:
-        """Note what is spoken of at each token of the sentence: the last attribute and the last entity before it."""
-        spans = [(match.end(), match[0], match.lastgroup) for match in _NAMES_IN.finditer(sentence)]
-        if not spans:
-            return
-        kinds = {kind for _, _, kind in spans}
-        offsets = self.tokenizer.encode(sentence, add_special_tokens=False).offsets
-        for index, (begin, _) in enumerate(offsets):
-            last = {kind: name for end, name, kind in spans if end <= begin}
-            if len(last) == len(kinds) or len(last) == 2:
-                draft.named.append((start + index, self._words(last.values())))
-
-    def _words(self, parts: Iterable[str]) -> tuple[int, ...]:
-        words = [word for part in parts for word in part.lower().removeprefix("the ").split()]
-        return tuple(dict.fromkeys(token for word in words for token in self._tokens_of(word)))
-
-    def _tokens_of(self, word: str) -> tuple[int, ...]:
-        """The tokens of a word in the middle of a sentence; people's names have a capital there."""
-        if word not in self.words:
-            self.words[word] = tuple(self._encode([" " + (word.capitalize() if word in _PEOPLE else word)])[0])
-        return self.words[word]
-
     def _encode(self, texts: list[str]) -> list[list[int]]:
-        return [e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        return encode(self.tokenizer, texts)
 
     @staticmethod
     def _value_weights(value: list[int]) -> list[float]:
@@ -406,22 +295,6 @@ class Rows:
             done = place
         draft.add(text[done:], FILLER)
         return starts
-
-
-def name_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """The tokens of the words that entities are named with, and of those of attributes, inside a sentence."""
-
-    def tokens(pool: Iterable[str]) -> set[int]:
-        words = [f" {word}" for name in pool for word in name.split()]
-        return {token for one in tokenizer.encode_batch_fast(words, add_special_tokens=False) for token in one.ids}
-
-    people = (*names.FIRST_NAMES, *names.LAST_NAMES)
-    entities = tokens((*names.ADJECTIVES, *names.NOUNS, *people, *names.CALL_SIGNS))
-    return sorted(entities), sorted(tokens((*names.ATTRIBUTES, *names.COLLECTIONS)) - entities)
-
-
-def _occurrences(tokens: list[int], part: list[int]) -> list[int]:
-    return [at for at in range(len(tokens) - len(part) + 1) if tokens[at : at + len(part)] == part]
 
 
 def _merge(rng: random.Random, first: list[str], second: list[str]) -> list[str]:

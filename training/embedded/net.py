@@ -7,7 +7,6 @@ for. `Net.to_transformers` gives the checkpoint that everything else reads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -120,112 +119,6 @@ class Net(nn.Module):
         angles = torch.outer(torch.arange(form.positions).double(), frequencies)
         self.register_buffer("cos", angles.cos().bfloat16(), persistent=False)
         self.register_buffer("sin", angles.sin().bfloat16(), persistent=False)
-
-    @torch.no_grad()
-    def begin(
-        self,
-        entities: Sequence[int] = (),
-        attributes: Sequence[int] = (),
-        sharpness: float = 2.0,
-        channels: int = 8,
-        match: float = 2.4,
-        write: float = 0.32,
-        gather: float = 7.0,
-        look: float = 0.8,
-    ) -> None:
-        """Begin with heads that look back: every way of looking things up is built on them, and random
-        weights find them last.
-
-        In the first layer head h attends to the token h + 1 places back and writes it down. All embeddings
-        share one direction; seen through it, queries and keys are the same at every position but for their
-        rotation, which the query leads by its head's offset, so that on the fastest `channels` of RoPE the
-        score peaks exactly that far back. In the second layer heads find where the present token, or the one
-        before it, stood earlier, and copy what came next ("induction heads", Olsson et al. 2022).
-
-        The tokens of `entities` and of `attributes` are marked, each kind with a direction of its own. Heads of the
-        layer before `LOOKING` gather the nearest marked words behind every position, and heads of the first layer
-        that looks compare what was gathered, here and there, and copy.
-        """
-        form = self.form
-        dim, half, group = form.head_dim, form.head_dim // 2, form.heads // form.kv_heads
-        keys, values = form.heads * dim, (form.heads + form.kv_heads) * dim
-        for block in self.blocks[:2]:
-            block.qkv *= 0.2
-            block.out *= 0.2
-        # large beside what the layers write, so that a word is still to be read off it in the third layer
-        self.embedding *= 8
-        self.last /= 4
-        common = torch.randn(form.hidden)
-        common /= common.norm()
-        # a direction for each kind of name, by which heads find them
-        marks = [torch.linalg.qr(torch.randn(form.hidden, 1))[0][:, 0] for _ in range(2)]
-        for mark, tokens in zip(marks, (entities, attributes), strict=True):
-            self.embedding[list(tokens)] += mark * self.embedding.norm(dim=1).mean()
-        # the direction is as long as the rest of the embedding, so half of the normed input's square
-        self.embedding += common * self.embedding.norm(dim=1).mean()
-        seen = common / (form.hidden / 2) ** 0.5
-        angles = form.theta ** (-torch.arange(channels).double() / half)
-        size = (sharpness * dim**0.5) ** 0.5
-        shared = torch.linalg.qr(torch.stack([common, *marks], 1))[0]
-        blind = torch.eye(form.hidden) - shared @ shared.T  # what all share tells nothing
-        read = torch.linalg.qr(torch.randn(form.hidden, dim))[0].T @ blind  # [dim, hidden]
-        written = (blind @ torch.linalg.qr(torch.randn(form.hidden, form.hidden))[0]).view(form.hidden, -1, dim)
-
-        first = self.blocks[0]
-        for head in range(form.heads):
-            # turned back by the offset: at distance d query and key differ by (d - offset) times the angle
-            query = torch.zeros(dim)
-            query[:channels] = size * torch.cos((head + 1) * angles)
-            query[half : half + channels] = -size * torch.sin((head + 1) * angles)
-            first.qkv[head * dim : (head + 1) * dim] += torch.outer(query, seen)
-            first.out[:, head * dim : (head + 1) * dim] += write * written[:, head % written.shape[1]]
-        for lane in range(form.kv_heads):
-            at = lane * dim
-            first.qkv[keys + at : keys + at + channels] += size * seen
-            first.qkv[values + at : values + at + dim] += read
-
-        second = self.blocks[1]
-        slow = torch.cat((torch.arange(half // 2, half), torch.arange(half + half // 2, dim)))
-        for lane in range(form.kv_heads):
-            at = lane * dim
-            back = min(lane, written.shape[1] - 1)  # lane 0 knows what stood 1 place before a key, lane 1 what 2 before
-            second.qkv[keys + at + slow] += match * written[:, back].T[slow]
-            second.qkv[values + at : values + at + dim] += read
-            for head in range(lane * group, (lane + 1) * group):
-                wanted = read if lane == 0 or head % 2 else written[:, back - 1].T
-                second.qkv[head * dim + slow] += match * wanted[slow]
-                second.out[:, head * dim : (head + 1) * dim] += write * read.T
-
-        if not entities:
-            return
-        third, fourth = self.blocks[LOOKING[0] - 1], self.blocks[LOOKING[0]]
-        for block in (third, fourth):
-            block.qkv *= 0.2
-            block.out *= 0.2
-        near = torch.tensor([i for i in range(half) if 0.01 < form.theta ** (-i / half) < 0.08])
-        gathered = [torch.linalg.qr(blind @ torch.randn(form.hidden, dim))[0] for _ in range(form.kv_heads)]
-        reads = [torch.linalg.qr(blind @ torch.randn(form.hidden, dim))[0].T for _ in range(form.kv_heads)]
-        size = (gather * dim**0.5 / len(near)) ** 0.5
-        for lane in range(form.kv_heads):
-            at = lane * dim
-            kinds = marks if form.kv_heads == 1 else [marks[lane * 2 // form.kv_heads]]
-            for mark in kinds:
-                third.qkv[keys + at + near] += size * mark / 5
-            third.qkv[values + at : values + at + dim] += reads[lane]
-            for head in range(lane * group, (lane + 1) * group):
-                third.qkv[head * dim + near] += size * common / 5
-                third.out[:, head * dim : (head + 1) * dim] += write * gathered[lane]
-        for lane in range(form.kv_heads):
-            at = lane * dim
-            pick = torch.randn(len(slow), dim * form.kv_heads) / len(slow) ** 0.5
-            both = pick @ torch.cat(gathered, 1).T
-            fourth.qkv[keys + at + slow] += look * both
-            fourth.qkv[values + at : values + at + dim] += read
-            for head in range(lane * group, (lane + 1) * group):
-                fourth.qkv[head * dim + slow] += look * both
-                fourth.out[:, head * dim : (head + 1) * dim] += write * read.T
-        words = F.rms_norm(self.embedding @ blind, (form.hidden,))
-        self.probe.copy_(sum(words @ one.T @ other.T for one, other in zip(reads, gathered, strict=True)) / 16)
 
     def forward(self, ids: Tensor, places: Tensor) -> Tensor:
         """Logits in float32 at `places` of the flattened `ids` [rows, T]: [len(places), vocabulary]."""

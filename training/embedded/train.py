@@ -21,8 +21,10 @@ import numpy as np
 import torch
 import torch._dynamo
 import torch.nn.functional as F
+from begin import begin
 from corpus import held_out_texts, training_texts
-from data import ABILITY_WEIGHTS, Row, Rows, Text, name_tokens
+from data import ABILITY_WEIGHTS, Row, Rows, Text
+from hints import name_tokens
 from net import LOOKING, Form, Net
 from tokenizer import for_transformers, train_bpe
 from tokenizers import Tokenizer
@@ -130,7 +132,7 @@ class Batch:
         looking = np.zeros((len(rows), count), dtype=np.int64)
         sources = np.zeros((len(LOOKING), len(rows), count, ids.shape[1]), dtype=bool)
         naming = np.zeros((len(rows), count), dtype=np.int64)
-        named = torch.zeros(len(rows), count, VARIANTS["main"].vocabulary)
+        named = torch.zeros(len(rows), count, Form().vocabulary)
         some = random.Random(seed)
         for number, row in enumerate(rows):
             for index, (place, words) in enumerate(some.sample(row.named, min(count, len(row.named)))):
@@ -235,7 +237,7 @@ def main() -> None:
 
     schedule = Schedule(args.tokens)
     net = Net(VARIANTS[args.variant])
-    net.begin(*name_tokens(tokenizer))
+    begin(net, *name_tokens(tokenizer))
     steppers = optimizers(net, schedule)
     peaks = [stepper.param_groups[0]["lr"] for stepper in steppers]
     rng = random.Random(args.seed)
