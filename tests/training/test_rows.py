@@ -131,21 +131,21 @@ def test_the_marked_answers_are_the_answers(rows, ability):
         assert said
 
 
-def test_every_answer_follows_its_question(rows):
+def test_every_answer_follows_its_question(rows, monkeypatch):
+    monkeypatch.setattr("data.QUESTION_FIRST_SHARE", 0)
     rng = random.Random(0)
-    later = 0
+    later = unfilled = 0
     for _ in range(40):
         row = rows.ask(rng, 256, ["single"])
         whole = rows.tokenizer.decode(row.ids.tolist(), skip_special_tokens=False)
-        if not re.search(r"\n\n.+<\|answer\|>", whole):
-            continue  # the question stands first
         for question in re.findall(r"\n(.*)<\|answer\|>", whole):
             assert re.search(GROUPS["e"], question, re.IGNORECASE), whole
             assert re.search(GROUPS["a"], question, re.IGNORECASE), whole
             later += 1
-        # nothing of the row is left over
-        assert not whole.endswith("\n" * 30)
+        unfilled += whole.endswith("\n" * 30)
     assert later > 100
+    # text fills a row up, but for the few that have nothing but facts
+    assert unfilled <= 4
 
 
 @pytest.mark.parametrize("ability", [name for name in ABILITY_WEIGHTS if name != "count"])
@@ -184,6 +184,36 @@ def test_the_second_step_is_shown_after_the_person_in_between(rows):
     assert both > 50
 
 
+def test_an_update_looks_at_the_statement_that_it_replaces(rows):
+    rng = random.Random(0)
+    new = replaced = 0
+
+    def line_of(row: Row, place: int) -> str:
+        before, after = (rows.tokenizer.decode(ids.tolist()) for ids in (row.ids[:place], row.ids[place:]))
+        return (before.split("\n")[-1] + after.split("\n")[0]).lower()
+
+    for _ in range(20):
+        row = rows.ask(rng, 256, ["updated"])
+        for look in row.looks:
+            if look.sources:
+                continue
+            if look.first == (0,):
+                new += 1
+                continue
+            here = line_of(row, look.position)
+            for place in look.first:
+                there = line_of(row, place)
+                assert place < look.position
+                assert here != there
+                for group in "ea":
+                    said, replacing = (re.findall(GROUPS[group], line, re.IGNORECASE)[:1] for line in (there, here))
+                    assert said == replacing
+                    assert said
+            replaced += 1
+    assert new > 100
+    assert replaced > 100
+
+
 def test_positions_know_what_is_spoken_of(rows):
     rng = random.Random(0)
     pool = {
@@ -219,6 +249,8 @@ def test_words_of_names_are_single_tokens():
     long = [w for pool in pools for w in pool if len(tokenizer.encode(f" {w}", add_special_tokens=False).ids) > 1]
     assert long == []
     assert tokenizer.encode(" 48213", add_special_tokens=False).tokens == ["Ġ48", "21", "3"]
+    pairs = [f"{number:02}" for number in range(100)]
+    assert {token for pair in pairs for token in (f"Ġ{pair}", pair)} <= set(tokenizer.get_vocab())
 
 
 def test_a_seed_fixes_the_rows(rows):

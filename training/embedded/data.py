@@ -30,7 +30,7 @@ ABILITY_WEIGHTS = {
     "count": 0.8,
     "copy": 0.8,
 }
-UNANSWERABLE_SHARE = 0.12  # of the questions after facts
+UNANSWERABLE_SHARE = 0.18  # of the questions after facts
 QUESTION_FIRST_SHARE = 0.08
 
 TEXT, FILLER = 1.0, 0.3
@@ -126,7 +126,7 @@ class Rows:
         if kind < PLAIN_SHARE + RESTATE_SHARE:
             return self.restate(rng, length)
         if rng.random() < lookup_only:
-            return self.ask(rng, length, rng.choices(("single", "distractor", "several", "updated"), (2, 6, 2, 3)))
+            return self.ask(rng, length, rng.choices(("single", "distractor", "several", "updated"), (2, 5, 2, 4)))
         count = 1 if length <= 128 or rng.random() < 0.5 else 2
         return self.ask(rng, length, rng.choices(list(ABILITY_WEIGHTS), list(ABILITY_WEIGHTS.values()), k=count))
 
@@ -263,6 +263,8 @@ class Rows:
             draft.add(values[index], self._value_weights(values[index]))
             draft.add([self.end], STOP)
             draft.add([self.newline])
+        retold = list(self.hints.retold(sentences, starts))
+        draft.looks += rng.sample(retold, len(retold))
         draft.add([self.newline] * (length - len(draft.ids)))
         return draft.row(length)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tokenizers import Tokenizer
 
@@ -36,7 +37,8 @@ _QUOTE = re.compile(r"(\w+)( .+)\.")
 class Look:
     """At this position the next token of an answer is due, which also stands at one of `sources`.
 
-    `first` are the positions to be found before, where the answer takes a second step; else the same.
+    `first` are the positions to be found before, where the answer takes a second step; else the same. No `sources`
+    means that nothing is due here, and that only the first step is taken.
     """
 
     position: int
@@ -69,6 +71,20 @@ class Hints:
                 for one in (places, first)
             )
             yield Look(position + offset, sources, before)
+
+    def retold(self, sentences: list[str], starts: list[int]) -> Iterable[Look]:
+        """Where a fact is stated, what was said of it before: how an update is known from the statement it replaces.
+
+        A first step from every position after the names; to the first position of the row where nothing was said.
+        """
+        before: dict[tuple[str, ...], list[int]] = {}
+        for sentence, start in zip(sentences, starts, strict=True):
+            about, offsets = self._statement(sentence)
+            if about:
+                said = before.setdefault(about, [])
+                earlier = tuple(said) or (0,)
+                yield from (Look(start + offset, (), earlier) for offset in offsets)
+                said += (start + offset for offset in offsets)
 
     def meant(self, question: str) -> tuple[int, ...]:
         """The tokens of the words that name what a question asks for."""
@@ -105,6 +121,7 @@ class Hints:
         if len(question.answer) == 1:
             return []
         asked = _WORD.findall(question.text.lower())
+        about = _about(question.text)[0]
         shared = [len(set(asked) & set(_WORD.findall(sentence.lower()))) for sentence in sentences]
         found, done = [], 0
         for piece in question.answer.split(", "):
@@ -120,9 +137,16 @@ class Hints:
             if not whole:
                 return []
             before = self._named(question, sentences, lines, whole[0][0], shared)
+            answering = {line for line, _ in whole}
+            replaced = [
+                (line, offset)
+                for line, sentence in enumerate(sentences)
+                if about and line not in answering and _about(sentence)[0] == about
+                for offset in self._statement(sentence)[1]
+            ]
             for offset in range(len(ids)):
                 places = [(line, at + offset) for line, at in whole]
-                found.append((done + offset, before or places, places))
+                found.append((done + offset, before or [*places, *replaced], places))
             done += len(ids) + 1  # and the comma
         return found
 
@@ -148,6 +172,14 @@ class Hints:
         most = max((one[0] for one in others), default=0)
         return [(line, at) for words, line, at in others if words == most]
 
+    def _statement(self, sentence: str) -> tuple[tuple[str, ...], list[int]]:
+        """What a sentence is about, and its tokens after that is named: the value is among them."""
+        about, end = _about(sentence)
+        if not about:
+            return about, []
+        offsets = self.tokenizer.encode(sentence, add_special_tokens=False).offsets
+        return about, [index for index, (begin, _) in enumerate(offsets) if begin >= end]
+
     def _words(self, parts: Iterable[str]) -> tuple[int, ...]:
         words = [word for part in parts for word in part.lower().removeprefix("the ").split()]
         return tuple(dict.fromkeys(token for word in words for token in self._tokens_of(word)))
@@ -160,6 +192,18 @@ class Hints:
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         return encode(self.tokenizer, texts)
+
+
+@lru_cache(4096)
+def _about(sentence: str) -> tuple[tuple[str, ...], int]:
+    """The first attribute and the first entity that are named, in this order, and where the later one ends."""
+    found: dict[str, re.Match[str]] = {}
+    for match in _NAMES_IN.finditer(sentence):
+        found.setdefault(str(match.lastgroup), match)
+    if len(found) < 2:
+        return (), 0
+    names_said = tuple(found[kind][0].lower() for kind in ("attribute", "entity"))
+    return names_said, max(match.end() for match in found.values())
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

@@ -9,6 +9,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from longspan.evals import lookup
+from longspan.evals.lookup import names
 
 BOS, ANSWER, END = "<|bos|>", "<|answer|>", "<|end|>"
 
@@ -64,8 +65,15 @@ def for_transformers(tokenizer: Tokenizer, positions: int) -> PreTrainedTokenize
 
 
 def _with_facts(texts: Iterable[str], seed: int) -> Iterator[str]:
-    """The texts, and enough sentences of every kind that each of their words becomes one token."""
+    """The texts, and enough sentences of every kind that each of their words, and each pair of digits, is one token.
+
+    Pairs and names come often, so that none of them is left out by chance.
+    """
     yield from texts
+    for pair in (f"{number:02}" for number in range(100)):
+        yield f" {pair} {pair}{pair}" * 3000
+    for name in (*names.ADJECTIVES, *names.NOUNS, *names.FIRST_NAMES, *names.LAST_NAMES, *names.CITIES, *names.FRUITS):
+        yield f" {name}" * 1000
     rng = random.Random(seed)
     for _ in range(1500):
         for ability in lookup.ABILITIES.values():

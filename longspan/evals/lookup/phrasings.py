@@ -71,6 +71,10 @@ _HAS = (
     "[has|had|carries|shows|keeps|uses|received|got|obtained|bears|displays|comes with|works with|was given|"
     "is shown with|is registered under|answers to|is marked with|lists|reports|states|is known to have|can be found by]"
 )
+_TURNED = (
+    "[turned into|went to|rose to|fell to|grew to|sank to|was raised to|was lowered to|was reset to|was replaced by|"
+    "gave way to|jumped to|has turned into|went over to|is no longer that but]"
+)
 _TELL = "[give|state|name|find|show|look up|tell me|say|write down|let me know|give me|show me]"
 _LEADS = (
     "note that ", "remember that ", "it is known that ", "please note: ", "remember: ", "we know that ",
@@ -159,9 +163,17 @@ UPDATE: dict[Split, Templates] = {
             "the [new|current|corrected|changed] {a} of {e} is {v}",
             "the {a} of {e} was [changed|moved|updated|corrected] to {v}",
             "{e} has [moved|changed] to the {a} {v}",
+            f"the {{a}} of {{e}} {_TURNED} {{v}}",
+            "{e} [took|adopted|went over to|moved on to|now uses|now shows|returned to] the [other |]{a} {v}",
+            "the [newest|most recent|actual|present|revised|next|second] {a} of {e} [is|reads|was] {v}",
+            "[later|afterwards|meanwhile|since then|since yesterday|a day later], the {a} of {e} [is|was|reads] {v}",
+            "[they|we|someone] [changed|moved|set|altered|reset] the {a} of {e} to {v}",
+            "for {e}, the {a} [is now|was changed to|has moved to|went over to] {v}",
+            "{e}'s {a} [is now|was replaced by|went up to|went down to] {v}",
         ),
-        leads=("update: ", "correction: ", "news: ", "change: ", *_LEADS),
+        leads=("update: ", "correction: ", "news: ", "change: ", "revised: ", "new today: ", *_LEADS),
         tails=_TAILS,
+        plain=("new {a} of {e}: {v}", "{a} of {e} -> {v}", "{e}: {a} now {v}"),
     ),
     "held_out": Templates(
         bodies=("the {a} of {e} became {v}", "{e} switched to the {a} {v}", "the latest {a} of {e} is {v}"),
