@@ -126,7 +126,7 @@ class Rows:
         if kind < PLAIN_SHARE + RESTATE_SHARE:
             return self.restate(rng, length)
         if rng.random() < lookup_only:
-            return self.ask(rng, length, rng.choices(("single", "distractor", "several", "updated"), (2, 5, 2, 4)))
+            return self.ask(rng, length, rng.choices(("single", "distractor", "several", "updated"), (2, 5, 2, 6)))
         count = 1 if length <= 128 or rng.random() < 0.5 else 2
         return self.ask(rng, length, rng.choices(list(ABILITY_WEIGHTS), list(ABILITY_WEIGHTS.values()), k=count))
 

@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("longspan/embedded"), help="folder of the exported model")
     parser.add_argument("--state", type=Path, default=Path("build/embedded"), help="checkpoint and curve")
     parser.add_argument("--variant", choices=list(VARIANTS), default="main")
-    parser.add_argument("--tokens", type=int, default=30_000_000)
+    parser.add_argument("--tokens", type=int, default=24_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --state")

@@ -71,9 +71,33 @@ _HAS = (
     "[has|had|carries|shows|keeps|uses|received|got|obtained|bears|displays|comes with|works with|was given|"
     "is shown with|is registered under|answers to|is marked with|lists|reports|states|is known to have|can be found by]"
 )
+_EQUALLED = (
+    "[equalled|reached|hit|made|totalled|numbered|measured|weighed|counted|meant|gave|kept|displayed|touched|passed|"
+    "exceeded|neared|matched|followed|joined|spelled|read|said|showed|bore|went|turned|grew|fell|seems|appears|looks|"
+    "sounds|stays|resembles|represents|constitutes|forms|comprises|tops|beats|yields|produces|returns|prints|emits|"
+    "adopts|assumes|attained|begins|marks|scored|signifies|denotes|indicates|includes|overtook|outgrew|shrank|rang|"
+    "claimed|cites|tells|names|calls|hides|reveals|swaps|loads|jumps|climbs|drops|rose|sank|shifts|moves|ended|came|"
+    "overcame|outdid|underwent|beholds|took|shook|flew|drew|broke|spoke|chose|wrote|drove|gained|lost|won|met]"
+)
 _TURNED = (
     "[turned into|went to|rose to|fell to|grew to|sank to|was raised to|was lowered to|was reset to|was replaced by|"
-    "gave way to|jumped to|has turned into|went over to|is no longer that but]"
+    "gave way to|jumped to|has turned into|went over to|is no longer that but|climbed to|dropped to|slid to|swung to|"
+    "flipped to|drifted to|settled at|landed on|came out as|shifted to|converted to|evolved into|is henceforth|"
+    "finished as|opened as|closed at|proved to be|ended up as|changed into|developed into|hence is|came to be|"
+    "resulted in|amounted to|got replaced with|was overwritten with|gets exchanged for|transformed into|"
+    "started over as|was swapped for|was reassigned to|was redefined as|emerged as|arrived at|continued as|ran up to]"
+)
+_SWAPPED = (
+    "[took|adopted|went over to|moved on to|now uses|now shows|returned to|hopped to|jumped to|upgraded to|migrated to|"
+    "converted to|was assigned|was handed|was granted|picked|picked up|selected|obtained|embraced|acquired|swapped to|"
+    "turned to|resorted to|was transferred to|settled on|decided for|opted for|proceeded to|gained|reverted to|"
+    "inherits|borrowed|earned|claims|registered|applied|fetched|accepted|flipped to|drew|won|bought|was put on|"
+    "shifted to]"
+)
+_NEWEST = (
+    "[newest|most recent|actual|present|revised|next|second|freshest|final|replacement|adjusted|modified|renewed|other|"
+    "up-to-date|fixed|substitute|ongoing|valid|official|real|true|modern|amply checked|proper|right|refreshed|recent|"
+    "effective|definitive|altered|last|subsequent|additional|different|active]"
 )
 _TELL = "[give|state|name|find|show|look up|tell me|say|write down|let me know|give me|show me]"
 _LEADS = (
@@ -111,6 +135,10 @@ FACT: dict[Phrasing, Templates] = {
             "the {a} [that belongs to|which belongs to|that was given to] {e} is {v}",
             f"the {{a}} of {{e}} was {_GIVEN} as {{v}}",
             "the {a} [which|that] {e} [has|uses|shows] is {v}",
+            f"{{e}} {_SWAPPED} the {{a}} {{v}}",
+            f"the {_NEWEST} {{a}} of {{e}} is {{v}}",
+            f"the {{a}} of {{e}} {_EQUALLED} {{v}}",
+            f"[for|with|about] {{e}} the {{a}} {_EQUALLED} {{v}}",
         ),
         leads=_LEADS,
         tails=_TAILS,
@@ -164,14 +192,32 @@ UPDATE: dict[Split, Templates] = {
             "the {a} of {e} was [changed|moved|updated|corrected] to {v}",
             "{e} has [moved|changed] to the {a} {v}",
             f"the {{a}} of {{e}} {_TURNED} {{v}}",
-            "{e} [took|adopted|went over to|moved on to|now uses|now shows|returned to] the [other |]{a} {v}",
-            "the [newest|most recent|actual|present|revised|next|second] {a} of {e} [is|reads|was] {v}",
+            f"the {{a}} of {{e}} {_EQUALLED} {{v}}",
+            f"the {{a}} of {{e}} [now|then|later|soon|finally] {_EQUALLED} {{v}}",
+            f"{{e}} {_SWAPPED} the [other |new ||]{{a}} {{v}}",
+            f"{{e}} {_SWAPPED} the {{a}} {{v}}",
+            f"the {_NEWEST} {{a}} of {{e}} [is|is|reads|was|will be] {{v}}",
             "[later|afterwards|meanwhile|since then|since yesterday|a day later], the {a} of {e} [is|was|reads] {v}",
             "[they|we|someone] [changed|moved|set|altered|reset] the {a} of {e} to {v}",
             "for {e}, the {a} [is now|was changed to|has moved to|went over to] {v}",
             "{e}'s {a} [is now|was replaced by|went up to|went down to] {v}",
         ),
-        leads=("update: ", "correction: ", "news: ", "change: ", "revised: ", "new today: ", *_LEADS),
+        leads=(
+            "update: ",
+            "correction: ",
+            "news: ",
+            "change: ",
+            "revised: ",
+            "new today: ",
+            "edited: ",
+            "replaced: ",
+            "second version: ",
+            "modified: ",
+            "adjusted: ",
+            "breaking: ",
+            "fixed: ",
+            *_LEADS,
+        ),
         tails=_TAILS,
         plain=("new {a} of {e}: {v}", "{a} of {e} -> {v}", "{e}: {a} now {v}"),
     ),
