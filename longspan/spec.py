@@ -8,13 +8,32 @@ error lists the legal ones.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from longspan.errors import UsageError
 
 T = typing.TypeVar("T")
+
+
+class Table(Mapping[str, type[T]]):
+    """Methods by name, each given as "module:Class" and imported when it is asked for: `--help` shows the names of
+    methods that need torch without waiting for it."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._places = dict(places)
+
+    def __getitem__(self, name: str) -> type[T]:
+        module, _, cls = self._places[name].partition(":")
+        return typing.cast("type[T]", getattr(importlib.import_module(module), cls))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def parse(text: str, table: Mapping[str, type[T]], what: str) -> T:

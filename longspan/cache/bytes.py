@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+INTERVAL = 256
+"""Tokens between the text positions where a cache is tidied, where it has anything to tidy. A longer one would keep
+more pages unsealed, a shorter one cut the prompt into smaller steps."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -11,7 +15,10 @@ class Layout:
 
     windows: one entry per layer, the sliding window W in tokens or None for full attention.
     kv_heads: G, the heads that are stored (never repeated to the query heads). head_dim: D.
-    element: bytes of one stored number. page: P, slots of a page.
+    element: bytes of one number as the model makes it. page: P, slots of a page.
+    sealed_bytes: of one lane's page in the format that full pages are stored in; None where they stay as they are.
+    interval: E, a multiple of P. What happens to the cache of a text happens at text positions that are multiples
+        of it, so a step never goes beyond one; None where nothing happens.
     """
 
     windows: tuple[int | None, ...]
@@ -19,6 +26,8 @@ class Layout:
     head_dim: int
     element: int
     page: int
+    sealed_bytes: int | None = None
+    interval: int | None = None
 
     @property
     def page_bytes(self) -> int:
@@ -30,15 +39,16 @@ class Layout:
         """2·layers·G·D numbers: what one token costs while every layer holds it."""
         return 2 * len(self.windows) * self.kv_heads * self.head_dim * self.element
 
-    def page_count(self, tokens: int, start: int = 0, chunk: int = 1) -> int:
-        """Pages owned at the peak of reading `tokens` tokens, of which the first stands at position `start`.
+    @property
+    def open_pages(self) -> int | None:
+        """The most pages of a lane that are not sealed: the newest, and all since the last multiple of the interval."""
+        return None if self.sealed_bytes is None or self.interval is None else self.interval // self.page + 1
+
+    def layer_pages(self, window: int | None, tokens: int, start: int = 0, chunk: int = 1) -> int:
+        """The most pages that one lane owns at a time while `tokens` tokens are read from position `start` on.
 
         A window layer holds the pages that the next chunk's queries can see, and that chunk itself.
         """
-        return sum(self.kv_heads * self.layer_pages(w, tokens, start, chunk) for w in self.windows)
-
-    def layer_pages(self, window: int | None, tokens: int, start: int = 0, chunk: int = 1) -> int:
-        """The most pages that one lane of such a layer owns at a time."""
         if tokens <= 0:
             return 0
         whole = (start + tokens - 1) // self.page - start // self.page + 1
@@ -46,6 +56,14 @@ class Layout:
             return whole
         return min(whole, (window + chunk - 3) // self.page + 2)
 
+    def lane_bytes(self, window: int | None, tokens: int, start: int = 0, chunk: int = 1) -> int:
+        """`layer_pages` in bytes: the oldest sealed, the newest as they are."""
+        pages = self.layer_pages(window, tokens, start, chunk)
+        if self.sealed_bytes is None or self.open_pages is None:
+            return pages * self.page_bytes
+        unsealed = min(pages, self.open_pages)
+        return unsealed * self.page_bytes + (pages - unsealed) * self.sealed_bytes
+
     def bytes(self, tokens: int, start: int = 0, chunk: int = 1) -> int:
-        """`page_count` in bytes."""
-        return self.page_count(tokens, start, chunk) * self.page_bytes
+        """The most bytes that a text's cache takes, over all layers and KV heads."""
+        return self.kv_heads * sum(self.lane_bytes(w, tokens, start, chunk) for w in self.windows)

@@ -6,62 +6,68 @@ import numpy as np
 import torch
 
 from longspan.cache.bytes import Layout
+from longspan.cache.formats.format import Buffers, Format
 from longspan.errors import DoesNotFit, UsageError
 
 PAGE_SIZES = (16, 32, 64, 128)
 
 
-class Pool:
-    """Pages of one format and head_dim, in one slab; each page holds P slots of one lane.
+class Budget:
+    """A hard limit in bytes for all slabs together."""
 
-    keys [N, D, P] and values [N, P, D]: keys lie channel by channel, so that the scores of a page need no
-    horizontal sums. On a CPU the slab is only reserved address space: memory is used as pages are written.
+    def __init__(self, limit: int) -> None:
+        self.limit, self.owned, self.peak = limit, 0, 0
 
-    A page is free or owned; `free + owned == total` at any time. Pages shared by several sequences are
-    counted once and freed when the last owner lets go. A sequence may *reserve* a run of free pages, which
-    keeps its pages consecutive: reserved pages stay free, and are given to others only when nothing else is
-    left.
+    @property
+    def free(self) -> int:
+        return self.limit - self.owned
+
+    def take(self, size: int) -> None:
+        self.owned += size
+        self.peak = max(self.peak, self.owned)
+
+    def give(self, size: int) -> None:
+        self.owned -= size
+
+
+class Slab:
+    """Pages of one format, side by side in each of `buffers` ([N, …], one entry per page), under a budget.
+
+    On a CPU a slab is only reserved address space: memory is used as pages are written.
+
+    A page is free or owned; `free + owned == total` at any time where the budget is this slab's alone. Pages shared
+    by several sequences are counted once and freed when the last owner lets go. A sequence may *reserve* a run of
+    free pages, which keeps its pages consecutive: reserved pages stay free, and are given to others only when nothing
+    else is left.
     """
 
-    def __init__(self, layout: Layout, limit: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
-        """limit: bytes, never exceeded. Raises DoesNotFit when not even one page fits or memory is refused."""
-        if layout.page not in PAGE_SIZES:
-            raise UsageError(f"page: {layout.page} tokens; choose one of {', '.join(map(str, PAGE_SIZES))}")
-        self.layout, self.dtype, self.device = layout, dtype, torch.device(device)
-        self.total = limit // layout.page_bytes
-        if self.total < 1:
-            raise DoesNotFit(f"memory: {limit:,} bytes for the KV cache hold no page ({layout.page_bytes:,} bytes)")
-        size = (self.total, layout.head_dim, layout.page)
+    def __init__(self, layout: Buffers, budget: Budget, device: torch.device, size: int | None = None) -> None:
+        """layout: shape and dtype of each buffer of one page. size: bytes of the slab; None: the whole budget.
+
+        Raises DoesNotFit when memory is refused.
+        """
+        self.budget, self.device = budget, device
+        self.page_bytes = sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in layout.values())
+        self.total = (budget.limit if size is None else size) // self.page_bytes
         try:
-            self.keys = torch.empty(size, dtype=dtype, device=device)
-            self.values = torch.empty((self.total, layout.page, layout.head_dim), dtype=dtype, device=device)
+            self.buffers = {
+                name: torch.empty((self.total, *shape), dtype=dtype, device=device)
+                for name, (shape, dtype) in layout.items()
+            }
         except (RuntimeError, MemoryError) as error:
             raise DoesNotFit(
-                f"memory: {self.total * layout.page_bytes:,} bytes for the KV cache were refused by the system; "
+                f"memory: {self.total * self.page_bytes:,} bytes for the KV cache were refused by the system; "
                 "give a smaller memory limit"
             ) from error
         self._owners = np.zeros(self.total, dtype=np.int32)
         self._reserved = np.zeros(self.total, dtype=bool)
         self._top = 0  # pages at and above were never touched, so searches end here
-        self.free = self.total
-        self.peak = 0
+        self.owned = 0
 
     @property
-    def owned(self) -> int:
-        """Pages that some sequence owns."""
-        return self.total - self.free
-
-    @property
-    def owned_bytes(self) -> int:
-        return self.owned * self.layout.page_bytes
-
-    @property
-    def peak_bytes(self) -> int:
-        """The most bytes owned at a time since the start, or since `reset_peak`."""
-        return self.peak * self.layout.page_bytes
-
-    def reset_peak(self) -> None:
-        self.peak = self.owned
+    def free(self) -> int:
+        """Pages that may still be claimed."""
+        return min(self.total - self.owned, self.budget.free // self.page_bytes)
 
     def reserve(self, count: int) -> int | None:
         """The first of `count` consecutive free, unreserved pages, now reserved; None when there is no such run."""
@@ -79,16 +85,10 @@ class Pool:
     def claim(self, wanted: np.ndarray) -> np.ndarray:
         """Own one page for each entry of `wanted` (page ids, any shape), and return the ids in that shape.
 
-        A wanted page that is taken, or −1, is replaced by another free one. Values of claimed pages are
-        zeroed: a slot that was never written must not put NaN into a sum it has weight 0 in. Raises
-        DoesNotFit, with nothing claimed, when fewer pages are free.
+        A wanted page that is taken, or −1, is replaced by another free one. Raises DoesNotFit, with nothing
+        claimed, when fewer pages are free.
         """
-        if wanted.size > self.free:
-            need = wanted.size * self.layout.page_bytes
-            raise DoesNotFit(
-                f"memory: {need:,} more bytes of KV cache are needed, {self.free * self.layout.page_bytes:,} of "
-                f"{self.total * self.layout.page_bytes:,} are free; raise memory or shorten the text"
-            )
+        self.check(wanted.size * self.page_bytes)
         ids = wanted.reshape(-1).astype(np.int64)
         ids[(ids >= 0) & (self._owners[ids] > 0)] = -1
         self._owners[ids[ids >= 0]] = 1
@@ -96,11 +96,18 @@ class Pool:
         if missing.size:
             ids[missing] = self._any(missing.size)
             self._owners[ids[missing]] = 1
-        self.free -= ids.size
-        self.peak = max(self.peak, self.owned)
+        self.owned += ids.size
+        self.budget.take(ids.size * self.page_bytes)
         self._top = max(self._top, int(ids.max(initial=-1)) + 1)
-        self.values.index_fill_(0, torch.from_numpy(ids).to(self.device), 0)
         return ids.reshape(wanted.shape)
+
+    def check(self, size: int) -> None:
+        """Raises DoesNotFit, with the numbers, when fewer than `size` bytes are free."""
+        if size > self.budget.free:
+            raise DoesNotFit(
+                f"memory: {size:,} more bytes of KV cache are needed, {self.budget.free:,} of "
+                f"{self.budget.limit:,} are free; raise memory or shorten the text"
+            )
 
     def retain(self, ids: np.ndarray) -> None:
         """One more owner for each of these owned pages."""
@@ -111,7 +118,9 @@ class Pool:
         ids = ids.reshape(-1)
         assert (self._owners[ids] > 0).all(), "a page was released that nobody owns"
         self._owners[ids] -= 1
-        self.free += int((self._owners[ids] == 0).sum())
+        gone = int((self._owners[ids] == 0).sum())
+        self.owned -= gone
+        self.budget.give(gone * self.page_bytes)
 
     def _find(self, count: int) -> int | None:
         busy = (self._owners[: self._top] > 0) | self._reserved[: self._top]
@@ -130,3 +139,55 @@ class Pool:
         if open_.size == count:
             return open_
         return np.concatenate((open_, np.flatnonzero(free & self._reserved)[: count - open_.size]))
+
+
+class Pool(Slab):
+    """The slab of pages that text is written into, and beside it the one of pages that are full.
+
+    keys [N, D, P] and values [N, P, D]: keys lie channel by channel, so that the scores of a page need no
+    horizontal sums. format: how full pages are stored, in `sealed`, under the same limit; None: where they are.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        limit: int,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        format: Format | None = None,
+        written: int | None = None,
+    ) -> None:
+        """limit: bytes, never exceeded. written: the most bytes of pages that are not sealed; None: all of the limit.
+
+        Raises DoesNotFit when not even one page fits or memory is refused.
+        """
+        page, dim = layout.page, layout.head_dim
+        if page not in PAGE_SIZES:
+            raise UsageError(f"page: {page} tokens; choose one of {', '.join(map(str, PAGE_SIZES))}")
+        if limit < layout.page_bytes:
+            raise DoesNotFit(f"memory: {limit:,} bytes for the KV cache hold no page ({layout.page_bytes:,} bytes)")
+        self.layout, self.dtype, self.format = layout, dtype, format
+        budget = Budget(limit if format is not None else limit // layout.page_bytes * layout.page_bytes)
+        buffers: Buffers = {"keys": ((dim, page), dtype), "values": ((page, dim), dtype)}
+        super().__init__(buffers, budget, torch.device(device), written)
+        self.keys, self.values = self.buffers["keys"], self.buffers["values"]
+        self.sealed = Slab(format.layout(page, dim, dtype), budget, self.device) if format is not None else None
+
+    def claim(self, wanted: np.ndarray) -> np.ndarray:
+        """As `Slab.claim`. Values are zeroed: a slot that was never written must not put NaN into a sum it has
+        weight 0 in."""
+        ids = super().claim(wanted)
+        self.values.index_fill_(0, torch.from_numpy(ids.reshape(-1)).to(self.device), 0)
+        return ids
+
+    @property
+    def owned_bytes(self) -> int:
+        return self.budget.owned
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes owned at a time since the start, or since `reset_peak`."""
+        return self.budget.peak
+
+    def reset_peak(self) -> None:
+        self.budget.peak = self.budget.owned

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 
 import numpy as np
@@ -10,20 +9,15 @@ import torch
 
 from longspan.cache.bytes import Layout
 from longspan.cache.pool import Pool
-
-
-@dataclasses.dataclass
-class Run:
-    """Consecutive pages of one layer, ready to be read without a copy: columns first…stop of its table."""
-
-    keys: torch.Tensor  # [n, G, D, P]
-    values: torch.Tensor  # [n, G, P, D]
+from longspan.cache.runs import SealedRun
+from longspan.kernels.work import Run, WrittenRun
 
 
 class Group:
     """The layers of a sequence that share a window, and so hold the same text pages.
 
-    table [L, G, columns]: page ids; column c holds text page `first + c`. Live columns: `count`.
+    table [L, G, columns]: page ids; column c holds text page `first + c`. Live columns: `count`, of which the first
+    `sealed` are ids of the pool's sealed pages.
     """
 
     def __init__(self, window: int | None, layers: tuple[int, ...], kv_heads: int) -> None:
@@ -31,6 +25,7 @@ class Group:
         self.table = np.empty((len(layers), kv_heads, 0), dtype=np.int64)
         self.first = 0
         self.count = 0
+        self.sealed = 0
         self.regions: list[tuple[int, int]] = []  # reserved runs of the pool: (start, pages)
         self._origin = self._columns = 0  # the newest region: its first text page, its columns per layer
         self._runs: dict[int, list[Run]] = {}
@@ -41,13 +36,14 @@ class Group:
         return self.table[:, :, : self.count]
 
     def append(self, pool: Pool, pages: int, expect: int) -> None:
-        """Own `pages` more columns. expect: columns that this group will hold in the end, for the reservation."""
+        """Own `pages` more columns. expect: unsealed columns that this group will hold, for the reservation."""
         upto = self.first + self.count + pages
-        if self.window is None:
+        written = self.count - self.sealed + pages
+        if self.window is None and pool.sealed is None:
             if upto > self._origin + self._columns or not self.regions:
                 self._reserve(pool, pages, max(pages, expect - self.count, self.count // 2))
-        elif self.count + pages > self._columns:  # the ring must hold all live pages at once
-            self._reserve(pool, self.count + pages, max(self.count + pages, expect))
+        elif written > self._columns:  # the ring must hold all unsealed pages at once
+            self._reserve(pool, written, max(written, expect))
         numbers = np.arange(upto - pages, upto)
         ids = pool.claim(self._wanted(numbers))
         if self.count + pages > self.table.shape[2]:
@@ -58,46 +54,97 @@ class Group:
         self.count += pages
         self._runs.clear()
 
+    def seal(self, pool: Pool, upto: int, start: int) -> None:
+        """Store the text pages before `upto` in the pool's format; the pages that they were written in are free.
+
+        start: text position of the first token; slots before it hold nothing.
+        """
+        new = min(upto - self.first, self.count) - self.sealed
+        if new <= 0:
+            return
+        assert pool.sealed is not None
+        assert pool.format is not None
+        span = slice(self.sealed, self.sealed + new)
+        slots = torch.arange(new * pool.layout.page, device=pool.device) + (self.first + self.sealed) * pool.layout.page
+        valid = (slots >= start).view(1, new, -1).expand(self.kv_heads, -1, -1).flatten(0, 1)
+        for index in range(len(self.layers)):  # layer by layer, so that the copies stay small
+            ids = self.table[index, :, span]
+            flat = torch.from_numpy(ids.reshape(-1)).to(pool.device)
+            stored = pool.format.seal(pool.keys[flat], pool.values[flat], None if valid.all() else valid)
+            pool.release(ids)
+            taken = pool.sealed.claim(np.full(ids.shape, -1))
+            target = torch.from_numpy(taken.reshape(-1)).to(pool.device)
+            for name, buffer in pool.sealed.buffers.items():
+                buffer[target] = stored[name]
+            self.table[index, :, span] = taken
+        self.sealed += new
+        self._runs.clear()
+
     def drop(self, pool: Pool, columns: int) -> None:
         """Let the oldest `columns` go."""
-        pool.release(self.live[:, :, :columns])
+        self._release(pool, columns)
         self.table = self.table[:, :, columns:].copy()
         self.first += columns
         self.count -= columns
+        self.sealed = max(self.sealed - columns, 0)
         self._runs.clear()
 
     def close(self, pool: Pool) -> None:
-        pool.release(self.live)
+        self._release(pool, self.count)
         for start, pages in self.regions:
             pool.unreserve(start, pages)
         self.regions.clear()
-        self.count = self._columns = 0
+        self.count = self.sealed = self._columns = 0
         self._runs.clear()
 
+    def share(self, pool: Pool, columns: int) -> None:
+        """One more owner for the oldest `columns`."""
+        sealed = min(self.sealed, columns)
+        if pool.sealed is not None:
+            pool.sealed.retain(self.live[:, :, :sealed])
+        pool.retain(self.live[:, :, sealed:columns])
+
     def runs(self, pool: Pool, index: int) -> list[Run]:
-        """The pages of the group's `index`-th layer as views; pages that lie scattered are gathered into a copy."""
+        """The pages of the group's `index`-th layer, in text order.
+
+        Views, but for sealed pages, which are opened as they are read, and scattered ones, which are gathered.
+        """
         if index in self._runs:
             return self._runs[index]
-        ids = self.live[index]
+        ids = self.live[index, :, self.sealed :]
+        runs: list[Run] = []
+        if self.sealed:
+            assert pool.sealed is not None
+            assert pool.format is not None
+            old = torch.from_numpy(np.ascontiguousarray(self.live[index, :, : self.sealed].T)).to(pool.device)
+            runs.append(SealedRun(pool.format, pool.sealed.buffers, old, pool.dtype))
         heads, columns = ids.shape
         affine = bool((ids == ids[:1] + np.arange(heads)[:, None]).all())
         cuts = np.flatnonzero(np.diff(ids[0]) != heads) + 1
         if not affine or cuts.size > 7:  # a copy, so it must not be kept: the pages may be written again
             flat = torch.from_numpy(np.ascontiguousarray(ids.T)).reshape(-1).to(pool.device)
-            return [self._run(pool.keys[flat], pool.values[flat], columns)]
+            return [*runs, self._run(pool.keys[flat], pool.values[flat], columns)]
         bounds = [0, *cuts.tolist(), columns]
-        self._runs[index] = [
+        runs += [
             self._run(
                 pool.keys[int(ids[0, a]) : int(ids[0, a]) + (b - a) * heads],
                 pool.values[int(ids[0, a]) : int(ids[0, a]) + (b - a) * heads],
                 b - a,
             )
             for a, b in itertools.pairwise(bounds)
+            if a < b
         ]
-        return self._runs[index]
+        self._runs[index] = runs
+        return runs
+
+    def _release(self, pool: Pool, columns: int) -> None:
+        sealed = min(self.sealed, columns)
+        if pool.sealed is not None:
+            pool.sealed.release(self.live[:, :, :sealed])
+        pool.release(self.live[:, :, sealed:columns])
 
     def _run(self, keys: torch.Tensor, values: torch.Tensor, columns: int) -> Run:
-        return Run(
+        return WrittenRun(
             keys.view(columns, self.kv_heads, *keys.shape[1:]), values.view(columns, self.kv_heads, *values.shape[1:])
         )
 
@@ -151,23 +198,37 @@ class Sequence:
         layout = self.pool.layout
         end = (self.start + self.length + tokens - 1) // layout.page + 1
         need = sum((end - g.first - g.count) * len(g.layers) * g.kv_heads for g in self.groups)
-        if need > self.pool.free:
-            self.pool.claim(np.full(need, -1))  # raises, with both numbers
+        self.pool.check(need * layout.page_bytes)
         for group in self.groups:
             pages = end - group.first - group.count
             if pages > 0:
                 total = layout.layer_pages(group.window, max(expect, self.length + tokens), self.start, tokens)
-                group.append(self.pool, pages, total)
+                group.append(self.pool, pages, min(total, layout.open_pages or total))
         self.length += tokens
 
-    def trim(self) -> None:
-        """Free the pages that no coming query of a window layer can see."""
+    def room(self, rows: int) -> int:
+        """As many of `rows` more tokens as may come before the cache is next tidied (`Layout.interval`)."""
+        interval = self.pool.layout.interval
+        return rows if interval is None else min(rows, interval - (self.start + self.length) % interval)
+
+    def tidy(self) -> None:
+        """After a step: free the pages that no coming query of a window layer can see, and seal what is due."""
         following = self.start + self.length
         for group in self.groups:
             if group.window is not None:
                 gone = min((following - group.window + 1) // self.pool.layout.page - group.first, group.count)
                 if gone > 0:
                     group.drop(self.pool, gone)
+            if self.pool.sealed is not None and following % (self.pool.layout.interval or 1) == 0:
+                # the newest page stays as it is, so a page is sealed no sooner than one page late
+                group.seal(self.pool, following // self.pool.layout.page - 1, self.start)
+
+    @property
+    def bytes(self) -> int:
+        """Of all pages owned, shared ones included."""
+        sealed = sum(group.live[:, :, : group.sealed].size for group in self.groups)
+        written = sum(group.live.size for group in self.groups) - sealed
+        return written * self.pool.page_bytes + (sealed * self.pool.sealed.page_bytes if self.pool.sealed else 0)
 
     def fork(self) -> Sequence:
         """A second sequence with the same text: whole pages are shared, the last, unfinished one is copied."""
@@ -176,16 +237,14 @@ class Sequence:
         tails = [group.live[:, :, -1] for group in self.groups if partial and group.count]
         fresh = self.pool.claim(np.full(sum(t.size for t in tails), -1)) if tails else np.empty(0, dtype=np.int64)
         for mine, theirs in zip(self.groups, twin.groups, strict=True):
-            theirs.first, theirs.count = mine.first, mine.count
+            theirs.first, theirs.count, theirs.sealed = mine.first, mine.count, mine.sealed
             theirs.table = mine.live.copy()
-            kept = mine.live
             if partial and mine.count:
-                kept = mine.live[:, :, :-1]
                 size = mine.live[:, :, -1].size
                 theirs.table[:, :, -1] = fresh[:size].reshape(mine.live.shape[:2])
                 self._copy(mine.live[:, :, -1], theirs.table[:, :, -1])
                 fresh = fresh[size:]
-            self.pool.retain(kept)
+            mine.share(self.pool, mine.count - int(partial and mine.count > 0))
         twin.length = self.length
         return twin
 

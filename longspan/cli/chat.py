@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def chat(
     model: options.Model = None,
     rope: options.Rope = "auto",
+    format: options.Format = "dense",
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     memory: options.Memory = None,
@@ -52,9 +53,17 @@ def chat(
         stop=stop,
         ignore_eos=ignore_eos,
     )
-    options.check(rope=rope, memory=memory, page=page, chunk=chunk, backend=backend)
+    options.check(rope=rope, format=format, memory=memory, page=page, chunk=chunk, backend=backend)
     llm = options.load(
-        model, rope=rope, dtype=dtype, device=device, memory=memory, page=page, chunk=chunk, backend=backend
+        model,
+        rope=rope,
+        format=format,
+        dtype=dtype,
+        device=device,
+        memory=memory,
+        page=page,
+        chunk=chunk,
+        backend=backend,
     )
     if not llm.has_template:
         raise UsageError(

@@ -35,6 +35,7 @@ def run(
     context: typer.Context,
     model: options.Model = None,
     rope: options.Rope = "auto",
+    format: options.Format = "dense",
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     memory: options.Memory = None,
@@ -49,14 +50,22 @@ def run(
     from longspan.engine.progress import bar
 
     given = suite(**settings)
-    options.check(rope=rope, memory=memory, page=page, chunk=chunk, backend=backend)
+    options.check(rope=rope, format=format, memory=memory, page=page, chunk=chunk, backend=backend)
     own = None if text is None else texts.read(text, "--text")
     if own is not None and not own.strip():
         raise UsageError(f"--text {text}: it is empty; give a file with text in it")
     if raw is not None:
         _check_writable(raw)
     llm = options.load(
-        model, rope=rope, dtype=dtype, device=device, memory=memory, page=page, chunk=chunk, backend=backend
+        model,
+        rope=rope,
+        format=format,
+        dtype=dtype,
+        device=device,
+        memory=memory,
+        page=page,
+        chunk=chunk,
+        backend=backend,
     )
     began = time.perf_counter()
     with bar("evaluating", "samples") as move:
@@ -70,6 +79,7 @@ def run(
                 "dtype": str(llm.dtype).removeprefix("torch."),
                 "device": str(llm.device),
                 "rope": made.rope,
+                "format": llm.format,
                 "settings": {**dataclasses.asdict(made.suite), "text": text},  # type: ignore[call-overload]
                 "versions": versions(),
                 "seconds": seconds,

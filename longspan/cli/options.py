@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from longspan.cache.formats import FORMATS
 from longspan.rope import METHODS
 
 if TYPE_CHECKING:
@@ -21,6 +22,13 @@ Rope = Annotated[
         metavar="ROPE",
         help="How positions are scaled: auto (YaRN, when the text outgrows the trained length), checkpoint (as the "
         f"model declares), or a method with options, as in yarn:factor=8. Methods: {', '.join(METHODS)}.",
+    ),
+]
+Format = Annotated[
+    str,
+    typer.Option(
+        metavar="FORMAT",
+        help=f"How the cache stores full pages, with options, as in int4:hadamard=true. Formats: {', '.join(FORMATS)}.",
     ),
 ]
 Dtype = Annotated[
@@ -58,8 +66,9 @@ def sampling(**fields: Any) -> Sampling:
     return Sampling(**fields)
 
 
-def check(*, rope: str, memory: str | None, page: int, chunk: int, backend: str) -> None:
+def check(*, rope: str, format: str, memory: str | None, page: int, chunk: int, backend: str) -> None:
     """Raises UsageError for a value that the engine would refuse after loading the model."""
+    from longspan import spec
     from longspan.cache.pool import PAGE_SIZES
     from longspan.engine.memory import parse_bytes
     from longspan.engine.ropes import Ropes
@@ -67,6 +76,7 @@ def check(*, rope: str, memory: str | None, page: int, chunk: int, backend: str)
     from longspan.kernels import backend as backend_named
 
     Ropes({}, (), rope)
+    spec.parse(format, FORMATS, "format")
     if memory is not None:
         parse_bytes(memory)
     if page not in PAGE_SIZES:

@@ -31,6 +31,7 @@ def run(
         typer.Option(metavar="TEXT", help="A question about the text, answered on its own. Repeatable."),
     ] = None,
     rope: options.Rope = "auto",
+    format: options.Format = "dense",
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     memory: options.Memory = None,
@@ -72,9 +73,17 @@ def run(
         logprobs=logprobs,
         ignore_eos=ignore_eos,
     )
-    options.check(rope=rope, memory=memory, page=page, chunk=chunk, backend=backend)
+    options.check(rope=rope, format=format, memory=memory, page=page, chunk=chunk, backend=backend)
     llm = options.load(
-        model, rope=rope, dtype=dtype, device=device, memory=memory, page=page, chunk=chunk, backend=backend
+        model,
+        rope=rope,
+        format=format,
+        dtype=dtype,
+        device=device,
+        memory=memory,
+        page=page,
+        chunk=chunk,
+        backend=backend,
     )
     split = prompts.questions(llm, text, asked) if asked else prompts.completion(llm, text)
     if not split.rests:
@@ -168,6 +177,7 @@ def _report(model: str | None, llm: LLM, asked: list[str], answers: Answers) -> 
         "kv_bytes_peak": llm.pool.peak_bytes,
         "rss_peak_bytes": peak_rss(),
         "rope": answers.rope,
+        "format": llm.format,
     }
 
 

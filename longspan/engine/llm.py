@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Seq
@@ -11,7 +12,11 @@ from typing import Any
 
 import torch
 
+from longspan import spec
 from longspan.attention.step import Segment
+from longspan.cache.bytes import INTERVAL
+from longspan.cache.formats import FORMATS
+from longspan.cache.formats.dense import Dense
 from longspan.cache.pool import Pool
 from longspan.engine import session as sessions
 from longspan.engine.forward import Forward
@@ -41,6 +46,7 @@ class LLM:
     model: a local folder or a hub id; None takes the small model that longspan carries.
     rope: "auto" (obey the checkpoint; add YaRN when the text outgrows a plain one), "checkpoint", or a method
         such as "yarn:factor=8".
+    format: how the cache stores full pages: "dense" (as they are), "int8", "int4", "fp8".
     dtype: "auto" (the checkpoint's), "float32", "bfloat16", "float16". device: "auto", "cpu", "cuda".
     memory: hard limit of the KV cache in bytes or as text ("2GB"); None takes what the machine has to spare.
     page: slots of a page. chunk: ids per step. rows: texts in one step. backend: see `longspan.kernels`.
@@ -54,6 +60,7 @@ class LLM:
         model: str | Path | None = None,
         *,
         rope: str = "auto",
+        format: str = "dense",
         dtype: str = "auto",
         device: str = "auto",
         memory: int | str | None = None,
@@ -63,14 +70,24 @@ class LLM:
         backend: str = "torch",
     ) -> None:
         kernel = backend_named(backend)
+        stored = spec.parse(format, FORMATS, "format")
         limit = None if memory is None else parse_bytes(memory)
         loaded = load(EMBEDDED if model is None else model, dtype=dtype, device=device)
         self.shape, self.tokenizer, self.path = loaded.shape, loaded.tokenizer, loaded.path
         self.dtype, self.device = loaded.dtype, loaded.device
         reaching = [layer.rope for layer in self.shape.layers if layer.window is None]
         self.ropes = Ropes(self.shape.ropes, reaching, rope)
+        self.format = spec.render(stored, FORMATS)
         self.layout = self.shape.layout(self.dtype.itemsize, page)
-        self.pool = Pool(self.layout, available(self.device) if limit is None else limit, self.dtype, self.device)
+        size = available(self.device) if limit is None else limit
+        if isinstance(stored, Dense):
+            self.pool = Pool(self.layout, size, self.dtype, self.device)
+        else:
+            sealed = stored.bytes(page, self.shape.head_dim, self.dtype)
+            self.layout = dataclasses.replace(self.layout, sealed_bytes=sealed, interval=INTERVAL)
+            # on a CPU a slab is address space; elsewhere it is memory, and two must share it
+            written = None if self.device.type == "cpu" else min(size // 2, rows * self.layout.bytes(INTERVAL + page))
+            self.pool = Pool(self.layout, size, self.dtype, self.device, stored, written)
         forward = Forward(loaded.model, [layer.rope for layer in self.shape.layers], kernel)
         self.scheduler = Scheduler(forward, self.ropes, self.pool, chunk, rows)
 
@@ -235,12 +252,12 @@ class LLM:
         """Read a text `size` ids at a time: the place of each step's first id, and its next-token logits."""
         with self._shown(progress) as tell:
             try:
-                for a in range(0, len(text.ids), size):
-                    b = min(a + size, len(text.ids))
+                while (a := text.cache.length) < len(text.ids):
+                    b = a + text.cache.room(min(size, len(text.ids) - a))
                     self.scheduler.grow(text, b - a)
                     segment = Segment(text.cache, b - a, text.angles)
                     yield a, self.scheduler.forward([segment], text.ids[a:b], range(b - a))
-                    text.cache.trim()
+                    text.cache.tidy()
                     if tell is not None:
                         tell(b, len(text.ids))
             finally:

@@ -89,19 +89,19 @@ class Scheduler:
 
     def check(self, tokens: int, start: int = 0) -> None:
         """Raises DoesNotFit, with both numbers, when `tokens` tokens exceed the whole pool."""
-        layout = self.pool.layout
-        need = layout.page_count(tokens, start, min(self.chunk, max(tokens, 1)))
-        if need > self.pool.total:
+        layout, limit = self.pool.layout, self.pool.budget.limit
+
+        def need(count: int) -> int:
+            return layout.bytes(count, start, min(self.chunk, max(count, 1)))
+
+        if need(tokens) > limit:
             low, high = 0, tokens
             while high - low > 1:
                 middle = (low + high) // 2
-                if layout.page_count(middle, start, min(self.chunk, middle)) <= self.pool.total:
-                    low = middle
-                else:
-                    high = middle
+                low, high = (middle, high) if need(middle) <= limit else (low, middle)
             raise DoesNotFit(
-                f"memory: {tokens:,} tokens need {need * layout.page_bytes:,} bytes of KV cache; the limit of "
-                f"{self.pool.total * layout.page_bytes:,} bytes holds {low:,} tokens: raise memory or shorten the text"
+                f"memory: {tokens:,} tokens need {need(tokens):,} bytes of KV cache; the limit of {limit:,} bytes "
+                f"holds {low:,} tokens: raise memory or shorten the text"
             )
 
     def keep(self, text: Text) -> None:
@@ -158,7 +158,7 @@ class Scheduler:
         # a step that finishes no text needs no logits; one row keeps the shapes simple
         logits = self.forward(segments, ids, keep or [len(ids) - 1])
         for text in texts:
-            text.cache.trim()
+            text.cache.tidy()
         return [(text, logits[i]) for i, text in enumerate(ready)]
 
     def _admit(self) -> None:
@@ -171,9 +171,8 @@ class Scheduler:
 
     def _room(self, text: Text) -> bool:
         layout = self.pool.layout
-        need = layout.page_count(len(text.ids) + 1, text.cache.start, self.chunk)
-        held = sum(group.live.size for group in text.cache.groups)
-        while self.pool.free < min(need, self.pool.total) - held:
+        need = layout.bytes(len(text.ids) + 1, text.cache.start, self.chunk)
+        while self.pool.budget.free < min(need, self.pool.budget.limit) - text.cache.bytes:
             if not self._reclaim_idle():
                 # with nothing running nobody will free anything: let it try, and fail with its own message
                 return not self.running
@@ -187,7 +186,7 @@ class Scheduler:
             text.settle(self.ropes)
         # texts that generate first (one id each), so that a long prompt does not hold them up
         for text in sorted(self.running, key=lambda t: t.pending > 1):
-            rows = min(text.pending, budget)
+            rows = text.cache.room(min(text.pending, budget))
             if rows < 1 or text not in self.running:
                 continue
             if not self._grow(text, rows, texts):

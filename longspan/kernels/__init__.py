@@ -8,7 +8,7 @@ import torch
 
 from longspan.errors import UsageError
 from longspan.kernels import paged, reference
-from longspan.kernels.work import Work
+from longspan.kernels.work import Run, Work, WrittenRun
 
 Backend = Callable[[Work], torch.Tensor]
 
@@ -22,4 +22,4 @@ def backend(name: str) -> Backend:
     return BACKENDS[name]
 
 
-__all__ = ["BACKENDS", "Backend", "Work", "backend"]
+__all__ = ["BACKENDS", "Backend", "Run", "Work", "WrittenRun", "backend"]

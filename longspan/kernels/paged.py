@@ -35,37 +35,48 @@ def attend(work: Work) -> torch.Tensor:
 
 def _few(work: Work) -> torch.Tensor:
     rows, heads, dim = work.queries.shape
-    g, kv_heads = work.groups, work.keys[0].shape[1]
-    dtype = work.keys[0].dtype
+    g, kv_heads = work.groups, work.kv_heads
     q = work.queries.view(rows, kv_heads, g, dim).transpose(0, 1).reshape(1, kv_heads, rows * g, dim)
-    if work.cos is not None and work.sin is not None:
-        q = turn(q, work.cos[:, None, None], work.sin[:, None, None]).to(dtype)  # [N, G, R·g, D]
-    else:
-        q = q.to(dtype).expand(sum(k.shape[0] for k in work.keys), -1, -1, -1)
-    parts, n = [], 0
-    for keys in work.keys:
-        parts.append(torch.matmul(q[n : n + keys.shape[0]], keys))
-        n += keys.shape[0]
-    scores = (parts[0] if len(parts) == 1 else torch.cat(parts)).float()  # [N, G, R·g, P]
-    if work.softcap is not None:
-        scores = work.softcap * torch.tanh(scores / work.softcap)
-    for a, b, hidden in _hidden(work.first, work.base, work.begin, rows, work.window, g, n, work.page, q.device):
-        scores[a:b].masked_fill_(hidden, -torch.inf)
-    top = scores.amax(dim=(0, 3), keepdim=True)
-    if work.sinks is not None:
-        sinks = work.sinks.float().view(kv_heads, 1, g).expand(kv_heads, rows, g).reshape(1, kv_heads, rows * g, 1)
-        top = torch.maximum(top, sinks)
-    weights = scores.sub_(top).exp_()
-    total = weights.sum(dim=(0, 3))
-    if work.sinks is not None:
-        total = total + torch.exp(sinks - top)[0, :, :, 0]
-    weights = weights.to(dtype)
-    sums, n = [], 0
-    for values in work.values:
-        sums.append(torch.matmul(weights[n : n + values.shape[0]], values).sum(0, dtype=torch.float32))
-        n += values.shape[0]
-    out = (sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)) / total[..., None]
+    hidden = _hidden(
+        work.first, work.base, work.begin, rows, work.window, g, work.pages, work.page, work.queries.device
+    )
+    sums: torch.Tensor | None = None
+    top = total = q.new_zeros(())
+    if work.sinks is not None:  # a start with weight 1 and no value
+        top = work.sinks.float().view(kv_heads, 1, g).expand(kv_heads, rows, g).reshape(kv_heads, rows * g)
+        total = torch.ones_like(top)
+        sums = top.new_zeros((kv_heads, rows * g, dim))
+    n = 0
+    for keys, values in (block for run in work.runs for block in run.blocks()):
+        here = _scores(work, q, keys, n)  # [n, G, R·g, P]
+        for a, b, mask in hidden:
+            if max(a, n) < min(b, n + keys.shape[0]):
+                here[max(a - n, 0) : b - n].masked_fill_(mask[max(n - a, 0) : n + keys.shape[0] - a], -torch.inf)
+        highest = here.amax(dim=(0, 3)).clamp_min_(BLIND)
+        if sums is not None:
+            highest = torch.maximum(top, highest)
+        weights = here.sub_(highest[:, :, None]).exp_()
+        seen = weights.sum(dim=(0, 3))
+        found = torch.matmul(weights.to(work.dtype), values).sum(0, dtype=torch.float32)
+        if sums is not None:
+            past = torch.exp(top - highest)
+            found, seen = found + sums * past[..., None], seen + total * past
+        sums, top, total, n = found, highest, seen, n + keys.shape[0]
+    assert sums is not None, "a text without pages"
+    out = sums / total[..., None]
     return out.view(kv_heads, rows, g, dim).transpose(0, 1).reshape(rows, heads, dim).to(work.queries.dtype)
+
+
+def _scores(work: Work, q: torch.Tensor, keys: torch.Tensor, n: int) -> torch.Tensor:
+    """Scores of the rows q [1, G, R·g, D] with pages n… of the work, float32 [pages, G, R·g, P]."""
+    pages = keys.shape[0]
+    if work.cos is not None and work.sin is not None:
+        cos, sin = (t[n : n + pages, None, None] for t in (work.cos, work.sin))
+        q = turn(q, cos, sin)
+    else:
+        q = q.expand(pages, -1, -1, -1)
+    scores = torch.matmul(q.to(work.dtype), keys).float()
+    return scores if work.softcap is None else work.softcap * torch.tanh(scores / work.softcap)
 
 
 @functools.lru_cache(maxsize=32)  # the layers of a step ask for the same; a step of many texts asks for a few
@@ -99,9 +110,8 @@ def _hidden(
 
 def _many(work: Work) -> torch.Tensor:
     rows, heads, dim = work.queries.shape
-    g, kv_heads = work.groups, work.keys[0].shape[1]
-    dtype = work.keys[0].dtype
-    q = work.queries.to(dtype).view(rows, kv_heads, g, dim).permute(1, 2, 0, 3)  # [G, g, R, D]
+    g, kv_heads = work.groups, work.kv_heads
+    q = work.queries.to(work.dtype).view(rows, kv_heads, g, dim).permute(1, 2, 0, 3)  # [G, g, R, D]
     bounded = work.window is not None and work.first + rows - work.base > work.window
     step = min(WINDOW_ROWS, rows) if bounded or not _fused(work) else rows
     blocks = [(r, min(r + step, rows)) for r in range(0, rows, step)]
@@ -130,9 +140,8 @@ def _turned(work: Work) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
     per_block = max(BLOCK_SLOTS // page, 1)
     end = work.first + work.queries.shape[0]
     low = work.base if work.window is None else work.first - work.window + 1
-    for run_keys, run_values in zip(work.keys, work.values, strict=True):
-        for a in range(0, run_keys.shape[0], per_block):
-            keys, values = run_keys[a : a + per_block], run_values[a : a + per_block]
+    for run in work.runs:
+        for keys, values in run.blocks(per_block):
             pages, kv_heads, dim, _ = keys.shape
             if at + pages * page > low and at < end:
                 turned = torch.empty((kv_heads, pages, page, dim), dtype=keys.dtype, device=keys.device)
@@ -197,8 +206,7 @@ def _partial(
 
 def _fused(work: Work) -> bool:
     """Whether torch's flash attention for CPUs serves; elsewhere scores are formed explicitly, block by block."""
-    keys = work.keys[0]
-    return work.softcap is None and keys.device.type == "cpu" and keys.dtype != torch.float64
+    return work.softcap is None and work.queries.device.type == "cpu" and work.dtype != torch.float64
 
 
 def _flash(

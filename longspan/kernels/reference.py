@@ -12,8 +12,9 @@ def attend(work: Work) -> torch.Tensor:
     """softmax over all visible slots of (query · key turned to the reference page), times values. See `Work`."""
     queries = work.queries.double()
     rows, heads, dim = queries.shape
-    keys = torch.cat(list(work.keys)).double()  # [N, G, D, P]
-    values = torch.cat(list(work.values)).double()  # [N, G, P, D]
+    blocks = [block for run in work.runs for block in run.blocks()]
+    keys = torch.cat([k for k, _ in blocks]).double()  # [N, G, D, P]
+    values = torch.cat([v for _, v in blocks]).double()  # [N, G, P, D]
     if work.cos is not None and work.sin is not None:
         # the query turns by +P·j towards a page j pages back; turning its keys by −P·j is the same product
         cos, sin = (t.double()[:, None, :, None] for t in (work.cos, work.sin))

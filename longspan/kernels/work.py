@@ -3,9 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
+
+
+class Run(Protocol):
+    """Pages of G lanes, in text order."""
+
+    @property
+    def pages(self) -> int: ...
+
+    def blocks(self, size: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys [n, G, D, P] and values [n, G, P, D], `size` pages at a time; None: as many as may be held at once."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenRun:
+    """Pages as they were written, read in place: keys [n, G, D, P], values [n, G, P, D]."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    @property
+    def pages(self) -> int:
+        return self.keys.shape[0]
+
+    def blocks(self, size: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        step = size or max(self.pages, 1)
+        for a in range(0, self.pages, step):
+            yield self.keys[a : a + step], self.values[a : a + step]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +50,8 @@ class Work:
         by the square of the attention factor where rotated.
     first: position of the first query. base: position of the first slot (≤ 0, a multiple of P). begin:
         position where the text begins; slots before it, in its first page, hold nothing.
-    keys, values: runs of pages in text order, [n, G, D, P] and [n, G, P, D], Σn = N. Slots that
-        no query sees hold anything, NaN in keys included.
+    runs: the pages in text order, N in all, of G lanes with P slots. Slots that no query sees hold anything, NaN in
+        keys included. dtype: of keys and values once they are open.
     cos, sin [N, d/2]: the rotation by the distance from each page to the reference page, P·j for j ≥ 0; None
         where nothing is rotated. Their dtype is the dtype of rotations.
     window: the query at p sees keys k with p − window < k ≤ p; None: all k ≤ p from `begin` on.
@@ -36,8 +65,10 @@ class Work:
     queries: torch.Tensor
     first: int
     base: int
-    keys: Sequence[torch.Tensor]
-    values: Sequence[torch.Tensor]
+    runs: Sequence[Run]
+    kv_heads: int
+    page: int
+    dtype: torch.dtype
     begin: int = -(1 << 62)
     cos: torch.Tensor | None = None
     sin: torch.Tensor | None = None
@@ -46,11 +77,11 @@ class Work:
     sinks: torch.Tensor | None = None
 
     @property
-    def page(self) -> int:
-        """P."""
-        return self.keys[0].shape[3]
+    def pages(self) -> int:
+        """N."""
+        return sum(run.pages for run in self.runs)
 
     @property
     def groups(self) -> int:
         """Query heads per KV head."""
-        return self.queries.shape[1] // self.keys[0].shape[1]
+        return self.queries.shape[1] // self.kv_heads

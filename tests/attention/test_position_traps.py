@@ -14,7 +14,7 @@ from test_parity import ids_of, reference, theirs
 
 from longspan import LLM
 from longspan.attention.rotation import Rotation
-from longspan.kernels import BACKENDS, Work, backend
+from longspan.kernels import BACKENDS, Work, WrittenRun, backend
 from longspan.rope import Geometry
 from longspan.rope.default import Default
 from longspan.rope.yarn import Yarn
@@ -38,7 +38,19 @@ def test_yarn_logits_scale_by_the_square_of_the_factor(name: str, rows: int):
             [q[..., :8] * cos - q[..., 8:16] * sin, q[..., 8:16] * cos + q[..., :8] * sin, q[..., 16:]], -1
         )
         far = rotation.distances(0, 2)
-        return backend(name)(Work(turned, 16 - rows, -16, [keys], [values], cos=far[0], sin=far[1]))
+        return backend(name)(
+            Work(
+                turned,
+                16 - rows,
+                -16,
+                [WrittenRun(keys, values)],
+                keys.shape[1],
+                16,
+                keys.dtype,
+                cos=far[0],
+                sin=far[1],
+            )
+        )
 
     scaled = queries.clone()
     scaled[..., :16] *= angles.attention_factor**2

@@ -39,7 +39,7 @@ def test_a_text_that_starts_anywhere_needs_pages_for_its_own_tokens_only():
     p = pool()
     sequence = Sequence(p, start=10_000_013)
     sequence.grow(20)
-    assert p.owned == p.layout.page_count(20, 10_000_013) == 2 * 2 * 3  # 10,000,013 is 13 into its page
+    assert p.owned == p.layout.bytes(20, 10_000_013) // p.page_bytes == 2 * 2 * 3  # 10,000,013 is 13 into its page
 
 
 def test_the_limit_is_hard_and_failure_changes_nothing():
@@ -107,7 +107,7 @@ def test_window_layers_free_the_pages_that_left_and_stay_bounded():
     for _ in range(64 * 32 // 8):
         sequence.grow(8, expect=64 * 32)
         most = max(most, window.count)
-        sequence.trim()
+        sequence.tidy()
     assert most <= p.layout.layer_pages(32, 64 * 32, chunk=8) == 4
     assert window.count == 32 // 16
     assert full.count == 64 * 32 // 16
@@ -144,8 +144,8 @@ def test_peak_never_exceeds_what_the_formula_says(windows, chunks, start):
     sequence = Sequence(p, start)
     for n in chunks:
         sequence.grow(n)
-        sequence.trim()
-    assert p.peak <= p.layout.page_count(sum(chunks), start, max(chunks))
+        sequence.tidy()
+    assert p.peak_bytes <= p.layout.bytes(sum(chunks), start, max(chunks))
     following = start + sequence.length
     for group in sequence.groups:
         first_visible = start if group.window is None else max(start, following - group.window + 1)
@@ -155,7 +155,7 @@ def test_peak_never_exceeds_what_the_formula_says(windows, chunks, start):
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """Sequences that grow, trim, fork, clear in any order: free + owned is the total, and no page has two texts
+    """Sequences that grow, tidy, fork, clear in any order: free + owned is the total, and no page has two texts
     unless both hold the same beginning."""
 
     def __init__(self) -> None:
@@ -179,8 +179,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.sequences)
     @rule(which=st.integers(0, 9))
-    def trim(self, which: int) -> None:
-        self.sequences[which % len(self.sequences)].trim()
+    def tidy(self, which: int) -> None:
+        self.sequences[which % len(self.sequences)].tidy()
 
     @precondition(lambda self: self.sequences)
     @rule(which=st.integers(0, 9))

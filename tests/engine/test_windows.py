@@ -42,10 +42,10 @@ def test_the_reach_of_a_stack(layers: int, chunk: int | None, folder: Callable[.
 def test_pages_stay_bounded_at_64_windows(folder: Callable[..., Path]):
     llm = LLM(folder("mistral", sliding_window=32), memory="64MB", page=16, chunk=64)
     llm.generate(ids_of(64), max_new_tokens=1, ignore_eos=True)
-    early = llm.pool.peak
+    early = llm.pool.peak_bytes // llm.pool.page_bytes
     llm.generate(ids_of(64 * 32), max_new_tokens=20, ignore_eos=True)
-    bound = llm.layout.page_count(64 * 32, chunk=64)
-    assert early < llm.pool.peak <= bound == 3 * 2 * ((32 + 64 - 3) // 16 + 2)
+    bound = llm.layout.bytes(64 * 32, chunk=64) // llm.layout.page_bytes
+    assert early < llm.pool.peak_bytes // llm.pool.page_bytes <= bound == 3 * 2 * ((32 + 64 - 3) // 16 + 2)
 
 
 def test_mixed_layers_hold_what_their_kind_needs(folder: Callable[..., Path]):

@@ -10,14 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longspan.errors import UsageError
-from longspan.kernels import BACKENDS, Work, backend, paged, reference
+from longspan.kernels import BACKENDS, Work, WrittenRun, backend, paged, reference
 
 OTHERS = [name for name in BACKENDS if name != "reference"]
 
 
+class Opened(WrittenRun):
+    """Pages that are opened two at a time, whatever is asked for."""
+
+    def blocks(self, size: int | None = None):
+        return super().blocks(2 if size is None else min(size, 2))
+
+
 def work(
     *, rows=1, pages=3, g=2, kv_heads=2, dim=16, page=16, rotated=None, offset=5, window=None, softcap=None,
-    sinks=False, begin=None, split=0, dtype=torch.float32, seed=0,
+    sinks=False, begin=None, split=0, opened=False, dtype=torch.float32, seed=0,
 ) -> Work:  # fmt: skip
     """Random queries whose last row stands at `offset` of the last page; slots that hold nothing are NaN keys."""
     r = torch.Generator().manual_seed(seed)
@@ -36,8 +43,17 @@ def work(
         queries=(torch.randn(rows, g * kv_heads, dim, generator=r) * 2 / dim**0.5).to(dtype),
         first=offset + 1 - rows,
         base=base,
-        keys=[k for k in (keys[:cut].to(dtype), keys[cut:].to(dtype)) if k.shape[0]],
-        values=[v for v in (values[:cut].to(dtype), values[cut:].to(dtype)) if v.shape[0]],
+        runs=[
+            run
+            for run in (
+                (Opened if opened else WrittenRun)(keys[:cut].to(dtype), values[:cut].to(dtype)),
+                WrittenRun(keys[cut:].to(dtype), values[cut:].to(dtype)),
+            )
+            if run.pages
+        ],
+        kv_heads=kv_heads,
+        page=page,
+        dtype=dtype,
         begin=-(1 << 62) if begin is None else begin,
         cos=None if half == 0 else angle.cos(),
         sin=None if half == 0 else angle.sin(),
@@ -75,6 +91,11 @@ CASES = [
     {"rows": 20, "rotated": 0},
     {"rows": 1, "split": 1, "pages": 5},
     {"rows": 40, "split": 2, "pages": 5},
+    {"rows": 1, "split": 5, "pages": 7, "opened": True},
+    {"rows": 8, "split": 5, "pages": 7, "opened": True, "window": 20, "offset": 2},
+    {"rows": 3, "pages": 5, "opened": True, "begin": -13, "sinks": True, "softcap": 3.0},
+    {"rows": 40, "split": 5, "pages": 7, "opened": True},
+    {"rows": 40, "split": 5, "pages": 7, "opened": True, "window": 30},
     *({"rows": rows, "g": g, "kv_heads": kv} for rows in (1, 12) for g, kv in ((1, 1), (1, 4), (3, 2), (8, 1), (4, 2))),
     *({"rows": rows, "dim": dim} for rows in (1, 12) for dim in (64, 80, 96, 128, 256)),
     *({"rows": rows, "page": page, "pages": 5} for rows in (1, 30) for page in (32, 64, 128)),
@@ -98,7 +119,7 @@ def test_half_precision_stays_within_its_rounding(name: str, case: dict, dtype: 
     w = work(**case, dtype=dtype)
     got, expected = backend(name)(w), reference.attend(w)
     assert got.dtype == dtype
-    bound = 12 * torch.finfo(dtype).eps * w.values[0].float().abs().max()
+    bound = 12 * torch.finfo(dtype).eps * w.runs[0].values.float().abs().max()
     assert (got.float() - expected.float()).abs().max() <= bound
 
 
@@ -126,10 +147,10 @@ def test_exactly_the_window_is_visible(name: str, rows: int):
     at = w.first + rows - 1
     plain = backend(name)(w)[-1]
     for slot, matters in ((at - 20, False), (at - 19, True), (at, True)):
-        values = w.values[0].clone()
+        values = w.runs[0].values.clone()
         index = slot - w.base
         values[index // 16, :, index % 16] += 100.0
-        changed = backend(name)(dataclasses.replace(w, values=[values]))[-1]
+        changed = backend(name)(dataclasses.replace(w, runs=[WrittenRun(w.runs[0].keys, values)]))[-1]
         assert (not torch.equal(changed, plain)) == matters
 
 
@@ -150,9 +171,9 @@ def test_sinks_take_weight_and_the_causal_bound_holds_with_them(name: str):
         drained = backend(name)(dataclasses.replace(w, sinks=torch.full_like(w.sinks, 60.0)))
         assert drained.abs().max() < 1e-6
     w = work(rows=10, pages=2, sinks=True)
-    values = w.values[0].clone()
+    values = w.runs[0].values.clone()
     values[-1, :, 5] += 100.0  # the last token
-    changed = backend(name)(dataclasses.replace(w, values=[values]))
+    changed = backend(name)(dataclasses.replace(w, runs=[WrittenRun(w.runs[0].keys, values)]))
     assert torch.equal(changed[:-1], backend(name)(w)[:-1])
 
 
