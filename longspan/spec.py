@@ -36,16 +36,17 @@ class Table(Mapping[str, type[T]]):
         return len(self._places)
 
 
-def parse(text: str, table: Mapping[str, type[T]], what: str) -> T:
+def parse(text: str, table: Mapping[str, type[T]], what: str, *others: str) -> T:
     """The method that `text` names, built from the class in `table`.
 
-    `what` names the axis in error messages ("rope", "evict"). Raises UsageError for an unknown method or
-    option, a value that does not parse, or one that the class itself refuses.
+    `what` names the axis in error messages ("rope", "evict"); `others` are names that the caller knows besides.
+    Raises UsageError for an unknown method or option, a value that does not parse, or one that the class itself
+    refuses.
     """
     name, _, rest = text.strip().partition(":")
     name = name.strip().replace("-", "_").lower()
     if name not in table:
-        raise UsageError(f"{what}: unknown method {name!r}; known: {', '.join(table)}")
+        raise UsageError(f"{what}: unknown method {name!r}; known: {', '.join((*others, *table))}")
     cls = table[name]
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]

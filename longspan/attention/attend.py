@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
+from longspan.attention import kept
 from longspan.attention.step import Step
 from longspan.kernels.work import Work
 from longspan.rope.rotate import turn
@@ -44,7 +45,7 @@ def attend(
     """
     layer: int = module.layer_idx  # type: ignore[assignment]
     number, index = step.place[layer]
-    window = step.segments[0].sequence.groups[number].window
+    window = None if number is None else step.segments[0].sequence.groups[number].window
     if window != sliding_window:
         raise AssertionError(f"layer {layer}: the model asks for window {sliding_window}, the cache has {window}")
     pool, rope = step.pool, step.ropes[layer]
@@ -52,10 +53,13 @@ def attend(
     if rope is not None:
         cos, sin = step.keys[rope]
         k = turn(k, cos[:, 0], sin[:, 0])
+    pages, places = step.slots(index) if number is None else (step.targets[number][index], step.offsets)
+    pool.keys[pages, :, places] = k.to(pool.dtype)
+    pool.values[pages, places] = v.to(pool.dtype)
+    if number is None:
+        return _kept(step, layer, index, q.float() * scaling, softcap, s_aux)[None].to(query.dtype), None
+    if rope is not None:
         q = turn(q, *step.queries[rope])
-    targets = step.targets[number][index]  # [G, T]
-    pool.keys[targets, :, step.offsets] = k.to(pool.dtype)
-    pool.values[targets, step.offsets] = v.to(pool.dtype)
     q = q.float() * scaling
     outputs, start = [], 0
     for segment, reading in zip(step.segments, step.readings[number], strict=True):
@@ -79,3 +83,19 @@ def attend(
         start += segment.rows
     out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return out[None].to(query.dtype), None
+
+
+def _kept(
+    step: Step, layer: int, index: int, q: torch.Tensor, softcap: float | None, s_aux: torch.Tensor | None
+) -> torch.Tensor:
+    """Attention of all segments over lanes; q [T, H, D] unrotated and scaled."""
+    outputs, start = [], 0
+    for segment, rows in zip(step.segments, step.rows, strict=True):
+        lanes, rotation = segment.sequence.lanes, step.rotation(segment, layer)
+        assert lanes is not None
+        if rotation is not None:
+            lanes.turns[index] = rotation.further
+        asked = kept.Asked(q[start : start + segment.rows], rows, softcap, s_aux)
+        outputs.append(kept.attend(lanes, index, asked, rotation, step.placement))
+        start += segment.rows
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

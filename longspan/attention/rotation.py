@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from longspan.rope import Angles
-from longspan.rope.rotate import table
+from longspan.rope.rotate import table, turn
 
 
 class Rotation:
@@ -22,6 +22,7 @@ class Rotation:
         self.angles, self.page, self.device = angles, page, device
         self._offsets = table(angles, np.arange(page), device)
         self._pages = table(angles, np.arange(64) * page, device)
+        self._tokens = table(angles, np.arange(4 * page), device)
 
     def keys(self, offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """cos, sin [T, 1, d/2] for keys at these offsets."""
@@ -34,13 +35,34 @@ class Rotation:
         square = self.angles.attention_factor**2
         return cos[:, None] * square, sin[:, None] * square
 
+    def by(self, counts: torch.Tensor, unit: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos, sin [..., d/2] of a turn by `counts` units, of either sign. unit: 1 token, or P."""
+        most = int(counts.abs().max()) + 1 if counts.numel() else 1
+        if unit == 1:
+            if most > self._tokens[0].shape[0]:
+                self._tokens = table(self.angles, np.arange(2 * most), self.device)
+            cos, sin = self._tokens
+        else:
+            cos, sin = self._pages_upto(most)
+        index = counts.abs()
+        return cos[index], sin[index] * counts.sign()[..., None]
+
+    def further(self, x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+        """x [..., D] turned by tokens [...] of either sign, however many."""
+        rest = by % self.page
+        x = turn(x, *self.by((by - rest) // self.page, self.page))
+        return turn(x, *self.by(rest, 1)) if bool(rest.any()) else x
+
+    def _pages_upto(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if count > self._pages[0].shape[0]:
+            size = max(count, 2 * self._pages[0].shape[0])
+            self._pages = table(self.angles, np.arange(size) * self.page, self.device)
+        return self._pages
+
     def distances(self, nearest: int, pages: int) -> tuple[torch.Tensor, torch.Tensor]:
         """cos, sin [pages, d/2] for pages in text order, of which the last is `nearest` pages back."""
         reach = nearest + pages
-        if reach > self._pages[0].shape[0]:
-            size = max(reach, 2 * self._pages[0].shape[0])
-            self._pages = table(self.angles, np.arange(size) * self.page, self.device)
-        cos, sin = self._pages
+        cos, sin = self._pages_upto(reach)
         return cos[nearest:reach].flip(0), sin[nearest:reach].flip(0)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence as Seq
 import numpy as np
 import torch
 
+from longspan.attention.placement import Placement, Text
 from longspan.attention.rotation import Rotation, rotation
 from longspan.cache.sequence import Sequence
 from longspan.kernels import Backend
@@ -47,16 +48,28 @@ class Reading:
 class Step:
     """Segments packed in one row of T tokens, with everything that layers share computed once.
 
-    ropes: the rope key of each layer. place: for each layer, which group holds it and its index there.
+    ropes: the rope key of each layer. place: for each layer, which group holds it (None: the lanes, where something
+    is evicted) and its index there. placement: at which distance slots of lanes stand.
     """
 
-    def __init__(self, segments: Seq[Segment], ropes: Seq[str | None], backend: Backend) -> None:
-        self.segments, self.ropes, self.backend = segments, ropes, backend
+    def __init__(
+        self,
+        segments: Seq[Segment],
+        ropes: Seq[str | None],
+        backend: Backend,
+        placement: Placement = Text(),  # noqa: B008 - a frozen value
+    ) -> None:
+        self.segments, self.ropes, self.backend, self.placement = segments, ropes, backend, placement
         sequence = segments[0].sequence
         self.pool = sequence.pool
         page, device = self.pool.layout.page, self.pool.device
-        self.place = {layer: (g, i) for g, group in enumerate(sequence.groups) for i, layer in enumerate(group.layers)}
+        self.place: dict[int, tuple[int | None, int]] = {
+            layer: (g, i) for g, group in enumerate(sequence.groups) for i, layer in enumerate(group.layers)
+        }
+        if sequence.lanes is not None:
+            self.place |= {layer: (None, i) for i, layer in enumerate(sequence.lanes.layers)}
         positions = [s.first + np.arange(s.rows) for s in segments]
+        self.rows = [torch.from_numpy(p).to(device) for p in positions]
         self.offsets = torch.from_numpy(np.concatenate(positions) % page).to(device)
         self.targets = [self._targets(g, positions) for g in range(len(sequence.groups))]
         self.keys: dict[str, Cosine] = {}
@@ -75,6 +88,22 @@ class Step:
             for s, p in zip(self.segments, positions, strict=True)
         ]
         return torch.from_numpy(np.concatenate(ids, axis=2)).to(self.pool.device)
+
+    def slots(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Page ids and places in the page, [G, T] each, where the keys of a layer of the lanes go."""
+        pages, places = [], []
+        for s in self.segments:
+            lanes = s.sequence.lanes
+            assert lanes is not None
+            at = lanes.targets(s.rows, lanes.counts - s.rows)[index]
+            pages.append(np.take_along_axis(lanes.table[index], at // self.pool.layout.page, 1))
+            places.append(at % self.pool.layout.page)
+        device = self.pool.device
+        return tuple(torch.from_numpy(np.concatenate(x, 1)).to(device) for x in (pages, places))  # type: ignore[return-value]
+
+    def rotation(self, segment: Segment, layer: int) -> Rotation | None:
+        key = self.ropes[layer]
+        return None if key is None else self._rotation(segment, key)
 
     def _tables(self, key: str, positions: list[np.ndarray]) -> tuple[Cosine, Cosine]:
         page, keys, queries, start = self.pool.layout.page, [], [], 0

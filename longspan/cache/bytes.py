@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from longspan.cache.eviction.view import Policy
 
 INTERVAL = 256
 """Tokens between the text positions where a cache is tidied, where it has anything to tidy. A longer one would keep
@@ -14,11 +18,13 @@ class Layout:
     """What the cache must hold of a model.
 
     windows: one entry per layer, the sliding window W in tokens or None for full attention.
-    kv_heads: G, the heads that are stored (never repeated to the query heads). head_dim: D.
+    kv_heads: G, the heads that are stored (never repeated to the query heads). head_dim: D. heads: H.
     element: bytes of one number as the model makes it. page: P, slots of a page.
     sealed_bytes: of one lane's page in the format that full pages are stored in; None where they stay as they are.
     interval: E, a multiple of P. What happens to the cache of a text happens at text positions that are multiples
         of it, so a step never goes beyond one; None where nothing happens.
+    kept: where something is evicted, one entry per layer: tokens that a lane keeps, the mean over its heads; None for
+        layers with a window. note_bytes: what is known of each slot there besides its key and value.
     """
 
     windows: tuple[int | None, ...]
@@ -28,6 +34,9 @@ class Layout:
     page: int
     sealed_bytes: int | None = None
     interval: int | None = None
+    heads: int = 0
+    kept: tuple[int | None, ...] | None = None
+    note_bytes: int = 0
 
     @property
     def page_bytes(self) -> int:
@@ -66,4 +75,35 @@ class Layout:
 
     def bytes(self, tokens: int, start: int = 0, chunk: int = 1) -> int:
         """The most bytes that a text's cache takes, over all layers and KV heads."""
-        return self.kv_heads * sum(self.lane_bytes(w, tokens, start, chunk) for w in self.windows)
+        if self.kept is None or self.interval is None:
+            return self.kv_heads * sum(self.lane_bytes(w, tokens, start, chunk) for w in self.windows)
+        size = 0
+        for window, kept in zip(self.windows, self.kept, strict=True):
+            if kept is None:
+                size += self.kv_heads * self.lane_bytes(window, tokens, start, chunk)
+            else:
+                size += self.kv_heads * self.kept_bytes(kept, tokens)
+        return size
+
+    def kept_bytes(self, kept: int, tokens: int) -> int:
+        """Of a lane that keeps `kept` tokens: these and what comes until the next eviction, a last page in part."""
+        assert self.interval is not None
+        most = min(tokens, kept + self.interval)
+        pages = -(-most // self.page) + (1 if tokens > most else 0)  # lanes that share a budget end apart
+        return pages * (self.page_bytes + self.page * self.note_bytes)
+
+
+def evicting(layout: Layout, policy: Policy) -> Layout:
+    """The layout of a cache where `policy` decides what stays of layers without a window."""
+    full = sum(window is None for window in layout.windows)
+    budgets = iter(policy.budgets(full))
+    kept = tuple(next(budgets) if window is None else None for window in layout.windows)
+    least = min((size for size in kept if size is not None), default=INTERVAL)
+    # position and weight; then attention in all, when last, and of the newest queries by query head
+    sizes = {"mass": 4, "used": 8, "recent": 4 * (layout.heads // layout.kv_heads)}
+    return dataclasses.replace(
+        layout,
+        interval=INTERVAL if least >= 4 * INTERVAL else max(layout.page, 64),
+        kept=kept,
+        note_bytes=12 + sum(size for name, size in sizes.items() if name in policy.needs),
+    )

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from longspan.cache.bytes import Layout
+from longspan.cache.eviction.view import Policy
 from longspan.cache.formats.format import Buffers, Format
 from longspan.errors import DoesNotFit, UsageError
 
@@ -156,8 +157,10 @@ class Pool(Slab):
         device: torch.device | str = "cpu",
         format: Format | None = None,
         written: int | None = None,
+        policy: Policy | None = None,
     ) -> None:
         """limit: bytes, never exceeded. written: the most bytes of pages that are not sealed; None: all of the limit.
+        policy: what evicts in layers without a window; None: nothing does.
 
         Raises DoesNotFit when not even one page fits or memory is refused.
         """
@@ -166,7 +169,7 @@ class Pool(Slab):
             raise UsageError(f"page: {page} tokens; choose one of {', '.join(map(str, PAGE_SIZES))}")
         if limit < layout.page_bytes:
             raise DoesNotFit(f"memory: {limit:,} bytes for the KV cache hold no page ({layout.page_bytes:,} bytes)")
-        self.layout, self.dtype, self.format = layout, dtype, format
+        self.layout, self.dtype, self.format, self.policy = layout, dtype, format, policy
         budget = Budget(limit if format is not None else limit // layout.page_bytes * layout.page_bytes)
         buffers: Buffers = {"keys": ((dim, page), dtype), "values": ((page, dim), dtype)}
         super().__init__(buffers, budget, torch.device(device), written)

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import torch
 
-from longspan.cache.bytes import Layout
+from longspan.cache.lanes import Lanes
 from longspan.cache.pool import Pool
 from longspan.cache.runs import SealedRun
 from longspan.kernels.work import Run, WrittenRun
@@ -173,22 +173,25 @@ class Group:
 class Sequence:
     """The cached part of one text.
 
-    length: tokens whose keys and values are stored; token i stands at text position `start + i`, in text
-    page (start + i) // P at offset (start + i) % P.
+    length: tokens whose keys and values were stored; token i stands at text position `start + i`, in text
+    page (start + i) // P at offset (start + i) % P. groups: the layers that hold pages of the text. lanes: those
+    where eviction decides what stays. mark: a text position, beyond the length, where the cache is tidied as at
+    multiples of `Layout.interval`: the end of a prompt.
     """
 
     def __init__(self, pool: Pool, start: int = 0) -> None:
         self.pool, self.start, self.length = pool, start, 0
-        self.groups = self._groups(pool.layout)
+        self.mark: int | None = None
+        members: dict[int | None, list[int]] = {}
+        for layer, window in enumerate(pool.layout.windows):
+            members.setdefault(window, []).append(layer)
+        self.lanes: Lanes | None = None
+        if pool.policy is not None and None in members:
+            self.lanes = Lanes(tuple(members.pop(None)), pool, pool.policy)
+        kv_heads = pool.layout.kv_heads
+        self.groups = [Group(window, tuple(layers), kv_heads) for window, layers in members.items()]
         for group in self.groups:
             group.first = start // pool.layout.page
-
-    @staticmethod
-    def _groups(layout: Layout) -> list[Group]:
-        members: dict[int | None, list[int]] = {}
-        for layer, window in enumerate(layout.windows):
-            members.setdefault(window, []).append(layer)
-        return [Group(window, tuple(layers), layout.kv_heads) for window, layers in members.items()]
 
     def grow(self, tokens: int, expect: int = 0) -> None:
         """Own the pages for `tokens` more tokens. expect: tokens in the end, as far as known.
@@ -198,18 +201,27 @@ class Sequence:
         layout = self.pool.layout
         end = (self.start + self.length + tokens - 1) // layout.page + 1
         need = sum((end - g.first - g.count) * len(g.layers) * g.kv_heads for g in self.groups)
+        need += 0 if self.lanes is None else self.lanes.missing(tokens)
         self.pool.check(need * layout.page_bytes)
         for group in self.groups:
             pages = end - group.first - group.count
             if pages > 0:
                 total = layout.layer_pages(group.window, max(expect, self.length + tokens), self.start, tokens)
                 group.append(self.pool, pages, min(total, layout.open_pages or total))
+        if self.lanes is not None:
+            self.lanes.observed_from = self._due() - self.lanes.policy.observe
+            self.lanes.append(self.start + self.length, tokens)
         self.length += tokens
 
     def room(self, rows: int) -> int:
-        """As many of `rows` more tokens as may come before the cache is next tidied (`Layout.interval`)."""
-        interval = self.pool.layout.interval
-        return rows if interval is None else min(rows, interval - (self.start + self.length) % interval)
+        """As many of `rows` more tokens as may come before the cache is next tidied."""
+        return rows if self.pool.layout.interval is None else min(rows, self._due() - self.start - self.length)
+
+    def _due(self) -> int:
+        """The next text position where the cache is tidied."""
+        following, interval = self.start + self.length, self.pool.layout.interval or 1
+        due = following // interval * interval + interval
+        return due if self.mark is None or self.mark <= following else min(due, self.mark)
 
     def tidy(self) -> None:
         """After a step: free the pages that no coming query of a window layer can see, and seal what is due."""
@@ -222,12 +234,15 @@ class Sequence:
             if self.pool.sealed is not None and following % (self.pool.layout.interval or 1) == 0:
                 # the newest page stays as it is, so a page is sealed no sooner than one page late
                 group.seal(self.pool, following // self.pool.layout.page - 1, self.start)
+        if self.lanes is not None and (following % (self.pool.layout.interval or 1) == 0 or following == self.mark):
+            self.lanes.evict(following)
 
     @property
     def bytes(self) -> int:
         """Of all pages owned, shared ones included."""
         sealed = sum(group.live[:, :, : group.sealed].size for group in self.groups)
         written = sum(group.live.size for group in self.groups) - sealed
+        written += 0 if self.lanes is None else self.lanes.owned
         return written * self.pool.page_bytes + (sealed * self.pool.sealed.page_bytes if self.pool.sealed else 0)
 
     def fork(self) -> Sequence:
@@ -245,6 +260,8 @@ class Sequence:
                 self._copy(mine.live[:, :, -1], theirs.table[:, :, -1])
                 fresh = fresh[size:]
             mine.share(self.pool, mine.count - int(partial and mine.count > 0))
+        if self.lanes is not None:
+            twin.lanes = self.lanes.fork()
         twin.length = self.length
         return twin
 
@@ -260,4 +277,6 @@ class Sequence:
         for group in self.groups:
             group.close(self.pool)
             group.first = self.start // self.pool.layout.page
-        self.length = 0
+        if self.lanes is not None:
+            self.lanes.close()
+        self.length, self.mark = 0, None

@@ -22,6 +22,8 @@ def chat(
     model: options.Model = None,
     rope: options.Rope = "auto",
     format: options.Format = "dense",
+    evict: options.Evict = "none",
+    place: options.Place = "text",
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     memory: options.Memory = None,
@@ -53,11 +55,15 @@ def chat(
         stop=stop,
         ignore_eos=ignore_eos,
     )
-    options.check(rope=rope, format=format, memory=memory, page=page, chunk=chunk, backend=backend)
+    options.check(
+        rope=rope, format=format, evict=evict, place=place, memory=memory, page=page, chunk=chunk, backend=backend
+    )
     llm = options.load(
         model,
         rope=rope,
         format=format,
+        evict=evict,
+        place=place,
         dtype=dtype,
         device=device,
         memory=memory,

@@ -36,6 +36,8 @@ def run(
     model: options.Model = None,
     rope: options.Rope = "auto",
     format: options.Format = "dense",
+    evict: options.Evict = "none",
+    place: options.Place = "text",
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     memory: options.Memory = None,
@@ -50,7 +52,9 @@ def run(
     from longspan.engine.progress import bar
 
     given = suite(**settings)
-    options.check(rope=rope, format=format, memory=memory, page=page, chunk=chunk, backend=backend)
+    options.check(
+        rope=rope, format=format, evict=evict, place=place, memory=memory, page=page, chunk=chunk, backend=backend
+    )
     own = None if text is None else texts.read(text, "--text")
     if own is not None and not own.strip():
         raise UsageError(f"--text {text}: it is empty; give a file with text in it")
@@ -60,6 +64,8 @@ def run(
         model,
         rope=rope,
         format=format,
+        evict=evict,
+        place=place,
         dtype=dtype,
         device=device,
         memory=memory,
@@ -79,7 +85,7 @@ def run(
                 "dtype": str(llm.dtype).removeprefix("torch."),
                 "device": str(llm.device),
                 "rope": made.rope,
-                "format": llm.format,
+                **llm.plan.texts,
                 "settings": {**dataclasses.asdict(made.suite), "text": text},  # type: ignore[call-overload]
                 "versions": versions(),
                 "seconds": seconds,

@@ -28,7 +28,7 @@ def model(
 
     Exit code 3, with the reason, when it does not run.
     """
-    options.check(rope="auto", format="dense", memory=None, page=page, chunk=chunk, backend="torch")
+    options.check(page=page, chunk=chunk)
 
     from longspan.errors import UsageError
     from longspan.model.load import DTYPES, inspect

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from longspan.cache.eviction import POLICIES
 from longspan.cache.formats import FORMATS
 from longspan.rope import METHODS
 
@@ -29,6 +30,22 @@ Format = Annotated[
     typer.Option(
         metavar="FORMAT",
         help=f"How the cache stores full pages, with options, as in int4:hadamard=true. Formats: {', '.join(FORMATS)}.",
+    ),
+]
+Evict = Annotated[
+    str,
+    typer.Option(
+        metavar="POLICY",
+        help="Which tokens stay in layers without a window: none (all of them), or a policy with options, as in "
+        f"h2o:budget=4096,merge=true. Policies: {', '.join(POLICIES)}.",
+    ),
+]
+Place = Annotated[
+    str,
+    typer.Option(
+        metavar="RULE",
+        help="At which distance what stayed stands: text (the true one), slot (that in the cache), or far:near=512 "
+        "(the true one up to there, beyond it one for all).",
     ),
 ]
 Dtype = Annotated[
@@ -66,17 +83,27 @@ def sampling(**fields: Any) -> Sampling:
     return Sampling(**fields)
 
 
-def check(*, rope: str, format: str, memory: str | None, page: int, chunk: int, backend: str) -> None:
+def check(
+    *,
+    rope: str = "auto",
+    format: str = "dense",
+    evict: str = "none",
+    place: str = "text",
+    memory: str | None = None,
+    page: int = 64,
+    chunk: int = 1024,
+    backend: str = "torch",
+) -> None:
     """Raises UsageError for a value that the engine would refuse after loading the model."""
-    from longspan import spec
     from longspan.cache.pool import PAGE_SIZES
     from longspan.engine.memory import parse_bytes
+    from longspan.engine.plan import Plan
     from longspan.engine.ropes import Ropes
     from longspan.errors import UsageError
     from longspan.kernels import backend as backend_named
 
     Ropes({}, (), rope)
-    spec.parse(format, FORMATS, "format")
+    Plan.parse(format, evict, place)
     if memory is not None:
         parse_bytes(memory)
     if page not in PAGE_SIZES:

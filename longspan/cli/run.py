@@ -32,6 +32,8 @@ def run(
     ] = None,
     rope: options.Rope = "auto",
     format: options.Format = "dense",
+    evict: options.Evict = "none",
+    place: options.Place = "text",
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     memory: options.Memory = None,
@@ -73,11 +75,15 @@ def run(
         logprobs=logprobs,
         ignore_eos=ignore_eos,
     )
-    options.check(rope=rope, format=format, memory=memory, page=page, chunk=chunk, backend=backend)
+    options.check(
+        rope=rope, format=format, evict=evict, place=place, memory=memory, page=page, chunk=chunk, backend=backend
+    )
     llm = options.load(
         model,
         rope=rope,
         format=format,
+        evict=evict,
+        place=place,
         dtype=dtype,
         device=device,
         memory=memory,
@@ -177,7 +183,7 @@ def _report(model: str | None, llm: LLM, asked: list[str], answers: Answers) -> 
         "kv_bytes_peak": llm.pool.peak_bytes,
         "rss_peak_bytes": peak_rss(),
         "rope": answers.rope,
-        "format": llm.format,
+        **llm.plan.texts,
     }
 
 

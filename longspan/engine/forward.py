@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from longspan.attention.placement import Placement
 from longspan.attention.step import Segment, Step
 from longspan.errors import DoesNotFit, NumericalError
 from longspan.kernels import Backend
@@ -15,11 +16,11 @@ from longspan.kernels import Backend
 class Forward:
     """Runs the Hugging Face model, unchanged, with our attention.
 
-    ropes: the rope key of each layer, None where a layer rotates nothing.
+    ropes: the rope key of each layer, None where a layer rotates nothing. placement: see `Step`.
     """
 
-    def __init__(self, model: Any, ropes: Seq[str | None], backend: Backend) -> None:
-        self.model, self.ropes, self.backend = model, tuple(ropes), backend
+    def __init__(self, model: Any, ropes: Seq[str | None], backend: Backend, placement: Placement) -> None:
+        self.model, self.ropes, self.backend, self.placement = model, tuple(ropes), backend, placement
         self._finite: torch.Tensor | None = None
         model.base_model.register_forward_hook(self._look)
 
@@ -32,7 +33,7 @@ class Forward:
 
         Raises NumericalError, naming the layer, when a layer gives NaN or Inf.
         """
-        step = Step(segments, self.ropes, self.backend)
+        step = Step(segments, self.ropes, self.backend, self.placement)
         device = step.pool.device
         row = torch.tensor([ids], dtype=torch.long, device=device)
         try:

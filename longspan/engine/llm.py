@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Seq
@@ -12,16 +11,14 @@ from typing import Any
 
 import torch
 
-from longspan import spec
 from longspan.attention.step import Segment
 from longspan.cache.bytes import INTERVAL
-from longspan.cache.formats import FORMATS
-from longspan.cache.formats.dense import Dense
 from longspan.cache.pool import Pool
 from longspan.engine import session as sessions
 from longspan.engine.forward import Forward
 from longspan.engine.generate import Output, Progress, Request, run
 from longspan.engine.memory import available, parse_bytes
+from longspan.engine.plan import Plan
 from longspan.engine.progress import bar
 from longspan.engine.ropes import Ropes
 from longspan.engine.sample import Sampling
@@ -47,6 +44,8 @@ class LLM:
     rope: "auto" (obey the checkpoint; add YaRN when the text outgrows a plain one), "checkpoint", or a method
         such as "yarn:factor=8".
     format: how the cache stores full pages: "dense" (as they are), "int8", "int4", "fp8".
+    evict: which tokens stay in layers without a window: "none" (all), or a policy as in "h2o:budget=4096".
+    place: at which distance what stayed stands: "text", "slot", "far:near=512".
     dtype: "auto" (the checkpoint's), "float32", "bfloat16", "float16". device: "auto", "cpu", "cuda".
     memory: hard limit of the KV cache in bytes or as text ("2GB"); None takes what the machine has to spare.
     page: slots of a page. chunk: ids per step. rows: texts in one step. backend: see `longspan.kernels`.
@@ -61,6 +60,8 @@ class LLM:
         *,
         rope: str = "auto",
         format: str = "dense",
+        evict: str = "none",
+        place: str = "text",
         dtype: str = "auto",
         device: str = "auto",
         memory: int | str | None = None,
@@ -70,25 +71,22 @@ class LLM:
         backend: str = "torch",
     ) -> None:
         kernel = backend_named(backend)
-        stored = spec.parse(format, FORMATS, "format")
+        self.plan = Plan.parse(format, evict, place)
         limit = None if memory is None else parse_bytes(memory)
         loaded = load(EMBEDDED if model is None else model, dtype=dtype, device=device)
         self.shape, self.tokenizer, self.path = loaded.shape, loaded.tokenizer, loaded.path
         self.dtype, self.device = loaded.dtype, loaded.device
         reaching = [layer.rope for layer in self.shape.layers if layer.window is None]
         self.ropes = Ropes(self.shape.ropes, reaching, rope)
-        self.format = spec.render(stored, FORMATS)
-        self.layout = self.shape.layout(self.dtype.itemsize, page)
         size = available(self.device) if limit is None else limit
-        if isinstance(stored, Dense):
-            self.pool = Pool(self.layout, size, self.dtype, self.device)
-        else:
-            sealed = stored.bytes(page, self.shape.head_dim, self.dtype)
-            self.layout = dataclasses.replace(self.layout, sealed_bytes=sealed, interval=INTERVAL)
-            # on a CPU a slab is address space; elsewhere it is memory, and two must share it
-            written = None if self.device.type == "cpu" else min(size // 2, rows * self.layout.bytes(INTERVAL + page))
-            self.pool = Pool(self.layout, size, self.dtype, self.device, stored, written)
-        forward = Forward(loaded.model, [layer.rope for layer in self.shape.layers], kernel)
+        stored = self.plan.format
+        sealed = None if stored is None else stored.bytes(page, self.shape.head_dim, self.dtype)
+        self.layout = self.plan.layout(self.shape.layout(self.dtype.itemsize, page), sealed)
+        # on a CPU a slab is address space; elsewhere it is memory, and what is written shares it with what is sealed
+        shared = stored is not None and self.device.type != "cpu"
+        written = min(size // 2, rows * self.layout.bytes(INTERVAL + page)) if shared else None
+        self.pool = Pool(self.layout, size, self.dtype, self.device, stored, written, self.plan.evict)
+        forward = Forward(loaded.model, [layer.rope for layer in self.shape.layers], kernel, self.plan.place)
         self.scheduler = Scheduler(forward, self.ropes, self.pool, chunk, rows)
 
     # texts in, texts out
@@ -114,7 +112,7 @@ class LLM:
         requests = [self._open(p, settings) for p in prompts]
         for _ in self.drive(requests, progress):
             pass
-        outputs = [r.output(self.ropes.used(len(r.text.ids))) for r in requests]
+        outputs = [r.output(self.ropes.used(self.reach(len(r.text.ids)))) for r in requests]
         return outputs[0] if single else outputs
 
     def stream(
@@ -216,6 +214,13 @@ class LLM:
     def sampling(self, base: Sampling | None, given: dict[str, object]) -> Sampling:
         return sessions.options(base or Sampling(), given)
 
+    def text(self, ids: Seq[int], start: int = 0) -> Text:
+        return Text(ids, self.pool, start, self.reach)
+
+    def reach(self, tokens: int) -> int:
+        """The largest distance that angles are formed of when `tokens` are present."""
+        return self.plan.reach(tokens, self.layout)
+
     def request(self, text: Text, sampling: Sampling) -> Request:
         return Request(text, sampling, self.tokenizer, self.shape.vocab, self.shape.eos)
 
@@ -226,7 +231,7 @@ class LLM:
         finished: Callable[[Request], None] | None = None,
     ) -> Iterator[tuple[Request, str]]:
         """Run requests to their ends; warns once when a text outgrows what its rope was made for."""
-        longest = max(len(r.text.ids) for r in requests)
+        longest = max(self.reach(len(r.text.ids)) for r in requests)
         reach = self.ropes.reach(longest)
         if longest > reach:
             warnings.warn(
@@ -244,7 +249,7 @@ class LLM:
         if size < 1:
             raise UsageError(f"chunk: {size}; give the ids per step, ≥ 1")
         self.scheduler.check(len(ids), start)
-        text = Text(ids, self.pool, start)
+        text = self.text(ids, start)
         text.settle(self.ropes)
         return text, size
 
@@ -272,7 +277,7 @@ class LLM:
     def _open(self, prompt: Prompt, sampling: Sampling) -> Request:
         ids = self._some(prompt)
         self.scheduler.check(len(ids))
-        return self.request(Text(ids, self.pool), sampling)
+        return self.request(self.text(ids), sampling)
 
     @staticmethod
     def _shown(progress: Progress | bool | None) -> Any:

@@ -24,11 +24,14 @@ class Text:
     """A text as the engine holds it: all its ids, the part that is cached, and the angles it is cached with.
 
     start: text position of the first id. ahead: ids that are known to follow (a question that is given along with
-    the text), for which the angles are chosen already. restarts: how often it had to be read anew.
+    the text), for which the angles are chosen already. restarts: how often it had to be read anew. reach: the
+    largest distance that angles are formed of, by the tokens present.
     """
 
-    def __init__(self, ids: Seq[int], pool: Pool, start: int = 0) -> None:
-        self.ids = list(ids)
+    def __init__(
+        self, ids: Seq[int], pool: Pool, start: int = 0, reach: Callable[[int], int] = lambda tokens: tokens
+    ) -> None:
+        self.ids, self.reach = list(ids), reach
         self.cache = Sequence(pool, start)
         self.angles: Mapping[str, Angles] = {}
         self.ahead = self.restarts = 0
@@ -41,7 +44,7 @@ class Text:
     def settle(self, ropes: Ropes) -> None:
         """Choose the angles for the ids present. If they change, the text is read anew: keys of two kinds never
         share a cache, and what deeper layers made of the old angles is gone with them (docs/decisions.md)."""
-        present = len(self.ids) + self.ahead
+        present = self.reach(len(self.ids) + self.ahead)
         if self.angles and all(present <= a.until for a in self.angles.values()):
             return
         new = ropes.angles(present)
@@ -53,7 +56,7 @@ class Text:
     def fork(self) -> Text:
         """A second text with the same beginning; cached pages are shared."""
         twin = Text.__new__(Text)
-        twin.ids, twin.cache, twin.angles = list(self.ids), self.cache.fork(), self.angles
+        twin.ids, twin.cache, twin.angles, twin.reach = list(self.ids), self.cache.fork(), self.angles, self.reach
         twin.ahead = twin.restarts = 0
         return twin
 
@@ -83,6 +86,7 @@ class Scheduler:
     def submit(self, text: Text) -> None:
         """Queue a text with pending ids. Raises DoesNotFit when it could never be held."""
         self.check(len(text.ids), text.cache.start)
+        text.cache.mark = text.cache.start + len(text.ids)  # what is kept is decided again when a prompt is read
         if text in self.idle:
             self.idle.remove(text)
         self.waiting.append(text)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from longspan.engine.generate import Output, Progress, Request
 from longspan.engine.sample import Sampling
-from longspan.engine.schedule import Text
 from longspan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class Session:
     def __init__(self, llm: LLM, start: int = 0) -> None:
         """start: text position of the first token."""
         self._llm = llm
-        self._text = Text([], llm.pool, start)
+        self._text = llm.text([], start)
         self._open = True
 
     @property
@@ -41,7 +40,7 @@ class Session:
     @property
     def rope(self) -> str:
         """The rope method in force for the text so far."""
-        return self._llm.ropes.used(max(self.tokens, 1))
+        return self._llm.ropes.used(self._llm.reach(max(self.tokens, 1)))
 
     def feed(self, text: str | Seq[int], progress: Progress | bool | None = None, ahead: int = 0) -> Output:
         """Read on: the text is appended and cached, nothing is generated.

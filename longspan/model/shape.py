@@ -49,4 +49,4 @@ class Shape:
     def layout(self, element: int, page: int) -> Layout:
         """What a cache with `element` bytes a number and `page` slots a page must hold of this model."""
         windows = tuple(layer.window for layer in self.layers)
-        return Layout(windows, self.kv_heads, self.head_dim, element, page)
+        return Layout(windows, self.kv_heads, self.head_dim, element, page, heads=self.heads)

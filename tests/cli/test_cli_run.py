@@ -70,6 +70,8 @@ def test_json_says_everything(cli, chatty):
     assert set(report) == {
         "model",
         "format",
+        "evict",
+        "place",
         "dtype",
         "device",
         "results",

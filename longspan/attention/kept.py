@@ -1,0 +1,69 @@
+"""Attention in layers where eviction decides what stays: gather the lane's slots, place them, attend, take notes."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import torch
+
+from longspan.attention.placement import Placement
+from longspan.attention.rotation import Rotation
+from longspan.cache.lanes import Lanes
+from longspan.kernels import slots
+from longspan.rope.rotate import turn
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """One segment's queries in one layer. queries [R, H, D]: unrotated, float32, times the softmax scale. rows [R]:
+    their text positions. softcap, learned: as in `slots.Slots`."""
+
+    queries: torch.Tensor
+    rows: torch.Tensor
+    softcap: float | None
+    learned: torch.Tensor | None
+
+
+def attend(lanes: Lanes, index: int, asked: Asked, rotation: Rotation | None, placement: Placement) -> torch.Tensor:
+    """[R, H, D] in float32. The keys of these queries are in the lanes already."""
+    page, policy = lanes.pool.layout.page, lanes.policy
+    keys, values, positions = lanes.stored(index)
+    count = asked.rows.shape[0]
+    own = torch.from_numpy(lanes.targets(count, lanes.counts - count)[index]).to(keys.device)  # [G, R]
+    seen = slots.Seen(
+        since=lanes.observed_from if "recent" in policy.needs else None,
+        page=page if "used" in policy.needs else None,
+        wants_mass="mass" in policy.needs,
+    )
+    weights = lanes.weight[index, :, : positions.shape[1]] if policy.merge else None
+    outputs = []
+    # where the distance depends on the query's page, queries of one page go together
+    cuts = [0, count]
+    if placement.blockwise:
+        first = int(asked.rows[0])
+        cuts = [0, *range(-first % page or page, count, page), count]
+    for a, b in itertools.pairwise(cuts):
+        q, k, rows = asked.queries[a:b], keys, asked.rows[a:b]
+        if rotation is not None:
+            placed = placement.place(positions, own[:, a:b], rows, page)
+            k = turn(k, *rotation.by(placed.keys, placed.unit))
+            q = _turned(q, placed.queries, rotation, lanes.groups)
+        work = slots.Slots(
+            q, rows, k, values, positions, weights, policy.window, policy.sinks, asked.softcap, asked.learned
+        )
+        outputs.append(slots.attend(work, seen))
+    lanes.note(index, seen, positions.shape[1])
+    lanes.ask(index, asked.queries)
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _turned(queries: torch.Tensor, by: torch.Tensor, rotation: Rotation, groups: int) -> torch.Tensor:
+    """Queries [R, H, D] turned by tokens [R], or [G, R] where lanes differ; with the squared attention factor."""
+    cos, sin = rotation.by(by, 1)
+    square = rotation.angles.attention_factor**2
+    if by.ndim == 2:  # [G, R, d/2] → [R, H, d/2]
+        cos, sin = (x.transpose(0, 1).repeat_interleave(groups, 1) for x in (cos, sin))
+    else:
+        cos, sin = cos[:, None], sin[:, None]
+    return turn(queries, cos * square, sin * square)
