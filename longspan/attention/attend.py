@@ -12,6 +12,7 @@ import torch
 from transformers import AttentionInterface
 
 from longspan.attention import kept
+from longspan.attention.select import Reader
 from longspan.attention.step import Step
 from longspan.kernels.work import Work
 from longspan.rope.rotate import turn
@@ -58,6 +59,8 @@ def attend(
     pool.values[pages, places] = v.to(pool.dtype)
     if number is None:
         return _kept(step, layer, index, q.float() * scaling, softcap, s_aux)[None].to(query.dtype), None
+    if window is None and pool.select is not None:
+        return _selected(step, layer, q.float() * scaling, softcap, s_aux)[None].to(query.dtype), None
     if rope is not None:
         q = turn(q, *step.queries[rope])
     q = q.float() * scaling
@@ -97,5 +100,28 @@ def _kept(
             lanes.turns[index] = rotation.further
         asked = kept.Asked(q[start : start + segment.rows], rows, softcap, s_aux)
         outputs.append(kept.attend(lanes, index, asked, rotation, step.placement))
+        start += segment.rows
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _selected(
+    step: Step, layer: int, q: torch.Tensor, softcap: float | None, s_aux: torch.Tensor | None
+) -> torch.Tensor:
+    """Attention of all segments over the pages that each query reads; q [T, H, D] unrotated and scaled."""
+    number, index = step.place[layer]
+    assert number is not None
+    outputs, start = [], 0
+    for segment, rows in zip(step.segments, step.rows, strict=True):
+        sequence = segment.sequence
+        reader = Reader(
+            step.pool,
+            sequence.groups[number],
+            index,
+            sequence.start,
+            step.rotation(segment, layer),
+            step.placement,
+        )
+        asked = kept.Asked(q[start : start + segment.rows], rows, softcap, s_aux)
+        outputs.append(reader.attend(asked, sequence.asks(rows.cpu().numpy())))
         start += segment.rows
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

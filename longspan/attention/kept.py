@@ -48,7 +48,7 @@ def attend(lanes: Lanes, index: int, asked: Asked, rotation: Rotation | None, pl
         if rotation is not None:
             placed = placement.place(positions, own[:, a:b], rows, page)
             k = turn(k, *rotation.by(placed.keys, placed.unit))
-            q = _turned(q, placed.queries, rotation, lanes.groups)
+            q = turned(q, placed.queries, rotation, lanes.groups)
         work = slots.Slots(
             q, rows, k, values, positions, weights, policy.window, policy.sinks, asked.softcap, asked.learned
         )
@@ -58,7 +58,7 @@ def attend(lanes: Lanes, index: int, asked: Asked, rotation: Rotation | None, pl
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _turned(queries: torch.Tensor, by: torch.Tensor, rotation: Rotation, groups: int) -> torch.Tensor:
+def turned(queries: torch.Tensor, by: torch.Tensor, rotation: Rotation, groups: int) -> torch.Tensor:
     """Queries [R, H, D] turned by tokens [R], or [G, R] where lanes differ; with the squared attention factor."""
     cos, sin = rotation.by(by, 1)
     square = rotation.angles.attention_factor**2

@@ -47,11 +47,15 @@ class Rotation:
         index = counts.abs()
         return cos[index], sin[index] * counts.sign()[..., None]
 
+    def by_tokens(self, by: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos, sin [..., d/2] of a turn by tokens [...] of either sign, however many."""
+        rest = by % self.page
+        (a, b), (c, d) = self.by((by - rest) // self.page, self.page), self.by(rest, 1)
+        return a * c - b * d, a * d + b * c
+
     def further(self, x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
         """x [..., D] turned by tokens [...] of either sign, however many."""
-        rest = by % self.page
-        x = turn(x, *self.by((by - rest) // self.page, self.page))
-        return turn(x, *self.by(rest, 1)) if bool(rest.any()) else x
+        return turn(x, *self.by_tokens(by))
 
     def _pages_upto(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         if count > self._pages[0].shape[0]:

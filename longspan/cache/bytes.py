@@ -25,6 +25,7 @@ class Layout:
         of it, so a step never goes beyond one; None where nothing happens.
     kept: where something is evicted, one entry per layer: tokens that a lane keeps, the mean over its heads; None for
         layers with a window. note_bytes: what is known of each slot there besides its key and value.
+    summary_bytes: of the summary of a lane's page by which queries choose, in layers without a window.
     """
 
     windows: tuple[int | None, ...]
@@ -37,6 +38,7 @@ class Layout:
     heads: int = 0
     kept: tuple[int | None, ...] | None = None
     note_bytes: int = 0
+    summary_bytes: int = 0
 
     @property
     def page_bytes(self) -> int:
@@ -68,10 +70,11 @@ class Layout:
     def lane_bytes(self, window: int | None, tokens: int, start: int = 0, chunk: int = 1) -> int:
         """`layer_pages` in bytes: the oldest sealed, the newest as they are."""
         pages = self.layer_pages(window, tokens, start, chunk)
+        sums = 0 if window is not None else pages * self.summary_bytes
         if self.sealed_bytes is None or self.open_pages is None:
-            return pages * self.page_bytes
+            return pages * self.page_bytes + sums
         unsealed = min(pages, self.open_pages)
-        return unsealed * self.page_bytes + (pages - unsealed) * self.sealed_bytes
+        return unsealed * self.page_bytes + (pages - unsealed) * self.sealed_bytes + sums
 
     def bytes(self, tokens: int, start: int = 0, chunk: int = 1) -> int:
         """The most bytes that a text's cache takes, over all layers and KV heads."""

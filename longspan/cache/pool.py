@@ -8,6 +8,7 @@ import torch
 from longspan.cache.bytes import Layout
 from longspan.cache.eviction.view import Policy
 from longspan.cache.formats.format import Buffers, Format
+from longspan.cache.summaries.selection import Selection
 from longspan.errors import DoesNotFit, UsageError
 
 PAGE_SIZES = (16, 32, 64, 128)
@@ -158,6 +159,7 @@ class Pool(Slab):
         format: Format | None = None,
         written: int | None = None,
         policy: Policy | None = None,
+        select: Selection | None = None,
     ) -> None:
         """limit: bytes, never exceeded. written: the most bytes of pages that are not sealed; None: all of the limit.
         policy: what evicts in layers without a window; None: nothing does.
@@ -169,12 +171,15 @@ class Pool(Slab):
             raise UsageError(f"page: {page} tokens; choose one of {', '.join(map(str, PAGE_SIZES))}")
         if limit < layout.page_bytes:
             raise DoesNotFit(f"memory: {limit:,} bytes for the KV cache hold no page ({layout.page_bytes:,} bytes)")
-        self.layout, self.dtype, self.format, self.policy = layout, dtype, format, policy
-        budget = Budget(limit if format is not None else limit // layout.page_bytes * layout.page_bytes)
+        self.layout, self.dtype, self.format, self.policy, self.select = layout, dtype, format, policy, select
+        budget = Budget(
+            limit if format is not None or select is not None else limit // layout.page_bytes * layout.page_bytes
+        )
         buffers: Buffers = {"keys": ((dim, page), dtype), "values": ((page, dim), dtype)}
         super().__init__(buffers, budget, torch.device(device), written)
         self.keys, self.values = self.buffers["keys"], self.buffers["values"]
         self.sealed = Slab(format.layout(page, dim, dtype), budget, self.device) if format is not None else None
+        self.summaries = Slab(select.layout(page, dim), budget, self.device) if select is not None else None
 
     def claim(self, wanted: np.ndarray) -> np.ndarray:
         """As `Slab.claim`. Values are zeroed: a slot that was never written must not put NaN into a sum it has

@@ -37,6 +37,7 @@ def run(
     rope: options.Rope = "auto",
     format: options.Format = "dense",
     evict: options.Evict = "none",
+    select: options.Select = "all",
     place: options.Place = "text",
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
@@ -53,7 +54,15 @@ def run(
 
     given = suite(**settings)
     options.check(
-        rope=rope, format=format, evict=evict, place=place, memory=memory, page=page, chunk=chunk, backend=backend
+        rope=rope,
+        format=format,
+        evict=evict,
+        select=select,
+        place=place,
+        memory=memory,
+        page=page,
+        chunk=chunk,
+        backend=backend,
     )
     own = None if text is None else texts.read(text, "--text")
     if own is not None and not own.strip():
@@ -65,6 +74,7 @@ def run(
         rope=rope,
         format=format,
         evict=evict,
+        select=select,
         place=place,
         dtype=dtype,
         device=device,

@@ -8,6 +8,7 @@ import typer
 
 from longspan.cache.eviction import POLICIES
 from longspan.cache.formats import FORMATS
+from longspan.cache.summaries import SELECTIONS
 from longspan.rope import METHODS
 
 if TYPE_CHECKING:
@@ -38,6 +39,14 @@ Evict = Annotated[
         metavar="POLICY",
         help="Which tokens stay in layers without a window: none (all of them), or a policy with options, as in "
         f"h2o:budget=4096,merge=true. Policies: {', '.join(POLICIES)}.",
+    ),
+]
+Select = Annotated[
+    str,
+    typer.Option(
+        metavar="METHOD",
+        help="Which pages a question reads in layers without a window: all, or the best by a summary, as in "
+        f"sketch:pages=8,near=512. Methods: {', '.join(SELECTIONS)}.",
     ),
 ]
 Place = Annotated[
@@ -88,6 +97,7 @@ def check(
     rope: str = "auto",
     format: str = "dense",
     evict: str = "none",
+    select: str = "all",
     place: str = "text",
     memory: str | None = None,
     page: int = 64,
@@ -103,7 +113,7 @@ def check(
     from longspan.kernels import backend as backend_named
 
     Ropes({}, (), rope)
-    Plan.parse(format, evict, place)
+    Plan.parse(format, evict, select, place)
     if memory is not None:
         parse_bytes(memory)
     if page not in PAGE_SIZES:

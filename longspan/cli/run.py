@@ -33,6 +33,7 @@ def run(
     rope: options.Rope = "auto",
     format: options.Format = "dense",
     evict: options.Evict = "none",
+    select: options.Select = "all",
     place: options.Place = "text",
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
@@ -76,13 +77,22 @@ def run(
         ignore_eos=ignore_eos,
     )
     options.check(
-        rope=rope, format=format, evict=evict, place=place, memory=memory, page=page, chunk=chunk, backend=backend
+        rope=rope,
+        format=format,
+        evict=evict,
+        select=select,
+        place=place,
+        memory=memory,
+        page=page,
+        chunk=chunk,
+        backend=backend,
     )
     llm = options.load(
         model,
         rope=rope,
         format=format,
         evict=evict,
+        select=select,
         place=place,
         dtype=dtype,
         device=device,

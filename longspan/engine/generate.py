@@ -112,7 +112,7 @@ def run(
     try:
         for request in requests:
             request.began = request.first = request.last = time.perf_counter()
-            scheduler.submit(request.text)
+            scheduler.submit(request.text, asks=request.sampling.max_new_tokens > 0)
         while left:
             try:
                 ready = scheduler.step()

@@ -45,7 +45,8 @@ class LLM:
         such as "yarn:factor=8".
     format: how the cache stores full pages: "dense" (as they are), "int8", "int4", "fp8".
     evict: which tokens stay in layers without a window: "none" (all), or a policy as in "h2o:budget=4096".
-    place: at which distance what stayed stands: "text", "slot", "far:near=512".
+    select: which pages a query reads in layers without a window: "all", or as in "sketch:pages=8".
+    place: at which distance these stand: "text", "slot", "far:near=512".
     dtype: "auto" (the checkpoint's), "float32", "bfloat16", "float16". device: "auto", "cpu", "cuda".
     memory: hard limit of the KV cache in bytes or as text ("2GB"); None takes what the machine has to spare.
     page: slots of a page. chunk: ids per step. rows: texts in one step. backend: see `longspan.kernels`.
@@ -61,6 +62,7 @@ class LLM:
         rope: str = "auto",
         format: str = "dense",
         evict: str = "none",
+        select: str = "all",
         place: str = "text",
         dtype: str = "auto",
         device: str = "auto",
@@ -71,7 +73,7 @@ class LLM:
         backend: str = "torch",
     ) -> None:
         kernel = backend_named(backend)
-        self.plan = Plan.parse(format, evict, place)
+        self.plan = Plan.parse(format, evict, select, place)
         limit = None if memory is None else parse_bytes(memory)
         loaded = load(EMBEDDED if model is None else model, dtype=dtype, device=device)
         self.shape, self.tokenizer, self.path = loaded.shape, loaded.tokenizer, loaded.path
@@ -85,7 +87,7 @@ class LLM:
         # on a CPU a slab is address space; elsewhere it is memory, and what is written shares it with what is sealed
         shared = stored is not None and self.device.type != "cpu"
         written = min(size // 2, rows * self.layout.bytes(INTERVAL + page)) if shared else None
-        self.pool = Pool(self.layout, size, self.dtype, self.device, stored, written, self.plan.evict)
+        self.pool = Pool(self.layout, size, self.dtype, self.device, stored, written, self.plan.evict, self.plan.select)
         forward = Forward(loaded.model, [layer.rope for layer in self.shape.layers], kernel, self.plan.place)
         self.scheduler = Scheduler(forward, self.ropes, self.pool, chunk, rows)
 

@@ -5,54 +5,75 @@ from __future__ import annotations
 import dataclasses
 
 from longspan import spec
-from longspan.attention.placement import PLACEMENTS, Placement, Text
+from longspan.attention.placement import PLACEMENTS, Placement, Slot, Text
 from longspan.cache.bytes import INTERVAL, Layout, evicting
 from longspan.cache.eviction import POLICIES
 from longspan.cache.eviction.view import Policy
 from longspan.cache.formats import FORMATS
 from longspan.cache.formats.dense import Dense
 from longspan.cache.formats.format import Format
+from longspan.cache.summaries import SELECTIONS
+from longspan.cache.summaries.all import All
+from longspan.cache.summaries.selection import Selection
 from longspan.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """format: how full pages are stored; None: as they are written. evict: which tokens stay in layers without a
-    window; None: all. place: at which distance these stand. The texts are what `parse` was given, in full."""
+    window; None: all. select: which pages a query reads there; None: all. place: at which distance these stand. texts:
+    what `parse` was given, in full.
+    """
 
     format: Format | None
     evict: Policy | None
+    select: Selection | None
     place: Placement
     texts: dict[str, str]
 
     @classmethod
-    def parse(cls, format: str, evict: str, place: str) -> Plan:
+    def parse(cls, format: str, evict: str, select: str, place: str) -> Plan:
         """Raises UsageError for what is unknown, and for a combination without a meaning."""
         stored = spec.parse(format, FORMATS, "format")
         policy = None if evict.strip() == "none" else spec.parse(evict, POLICIES, "evict", "none")
+        chosen: Selection | None = spec.parse(select, SELECTIONS, "select")
+        chosen = None if isinstance(chosen, All) else chosen
         placement: Placement = spec.parse(place, PLACEMENTS, "place")
-        if policy is None and not isinstance(placement, Text):
+        if policy is None and chosen is None and not isinstance(placement, Text):
             raise UsageError(
-                "place: without eviction every page is read, so each has to stand where it does in the text; "
-                "add --evict, or leave --place out"
+                "place: without eviction and selection every page is read, so each has to stand where it does in the "
+                "text; add --evict or --select, or leave --place out"
             )
+        if chosen is not None and isinstance(placement, Slot):
+            raise UsageError(
+                "place: pages that a query selects lie in no slots; give far:order=true for pages side by side"
+            )
+        if policy is not None and chosen is not None:
+            raise UsageError("select: not together with eviction so far; leave out --select or --evict")
         if policy is not None and not isinstance(stored, Dense):
             raise UsageError("format: what eviction packs anew is kept dense so far; leave out --format or --evict")
         texts = {
             "format": spec.render(stored, FORMATS),
             "evict": "none" if policy is None else spec.render(policy, POLICIES),
+            "select": "all" if chosen is None else spec.render(chosen, SELECTIONS),
             "place": spec.render(placement, PLACEMENTS),
         }
-        return cls(None if isinstance(stored, Dense) else stored, policy, placement, texts)
+        return cls(None if isinstance(stored, Dense) else stored, policy, chosen, placement, texts)
 
     def layout(self, layout: Layout, sealed: int | None) -> Layout:
         """The layout of a cache that follows this plan. sealed: bytes of a page in its format."""
         if self.evict is not None:
             return evicting(layout, self.evict)
-        return layout if sealed is None else dataclasses.replace(layout, sealed_bytes=sealed, interval=INTERVAL)
+        if sealed is None and self.select is None:
+            return layout
+        sums = 0 if self.select is None else self.select.bytes(layout.page, layout.head_dim)
+        return dataclasses.replace(layout, sealed_bytes=sealed, interval=INTERVAL, summary_bytes=sums)
 
     def reach(self, tokens: int, layout: Layout) -> int:
         """The largest distance that angles are formed of in layers without a window, when `tokens` are present."""
+        if self.select is not None and self.select.pages is not None:
+            pages = self.select.pages + -(-self.select.near // layout.page) + 8
+            return int(self.place.reach(tokens, min(tokens, pages * layout.page), layout.page))
         if layout.kept is None:
             return tokens
         # heads may share what a layer keeps, so one lane may hold all of it

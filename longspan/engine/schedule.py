@@ -20,12 +20,16 @@ EXPECT = 1024
 """Tokens beyond those present for which consecutive pages are reserved: an answer, or the next turn's text."""
 
 
+ASKED = 128
+"""The last tokens of a prompt that came whole, which are taken for the question."""
+
+
 class Text:
     """A text as the engine holds it: all its ids, the part that is cached, and the angles it is cached with.
 
     start: text position of the first id. ahead: ids that are known to follow (a question that is given along with
     the text), for which the angles are chosen already. restarts: how often it had to be read anew. reach: the
-    largest distance that angles are formed of, by the tokens present.
+    largest distance that angles are formed of, by the tokens present. turned: ids at the end of the last turn's prompt.
     """
 
     def __init__(
@@ -34,7 +38,16 @@ class Text:
         self.ids, self.reach = list(ids), reach
         self.cache = Sequence(pool, start)
         self.angles: Mapping[str, Angles] = {}
-        self.ahead = self.restarts = 0
+        self.ahead = self.restarts = self.turned = 0
+
+    def turn(self, asks: bool) -> None:
+        """The ids since the last turn are a question, or only text. Of a prompt that came whole its end is."""
+        asking, size = self.cache.asking, len(self.ids)
+        if len(asking) % 2:
+            asking.append(self.cache.start + self.turned)
+        if asks:
+            asking.append(self.cache.start + (self.turned or max(size - ASKED, 0)))
+        self.turned = size
 
     @property
     def pending(self) -> int:
@@ -58,6 +71,7 @@ class Text:
         twin = Text.__new__(Text)
         twin.ids, twin.cache, twin.angles, twin.reach = list(self.ids), self.cache.fork(), self.angles, self.reach
         twin.ahead = twin.restarts = 0
+        twin.turned = self.turned
         return twin
 
 
@@ -83,9 +97,13 @@ class Scheduler:
         self.running: list[Text] = []
         self.idle: list[Text] = []  # kept by sessions, least recently used first
 
-    def submit(self, text: Text) -> None:
-        """Queue a text with pending ids. Raises DoesNotFit when it could never be held."""
+    def submit(self, text: Text, asks: bool = True) -> None:
+        """Queue a text with pending ids. Raises DoesNotFit when it could never be held.
+
+        asks: something is to be answered; else the text is only read.
+        """
         self.check(len(text.ids), text.cache.start)
+        text.turn(asks)
         text.cache.mark = text.cache.start + len(text.ids)  # what is kept is decided again when a prompt is read
         if text in self.idle:
             self.idle.remove(text)

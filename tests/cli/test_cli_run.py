@@ -71,6 +71,7 @@ def test_json_says_everything(cli, chatty):
         "model",
         "format",
         "evict",
+        "select",
         "place",
         "dtype",
         "device",

@@ -191,7 +191,7 @@ def test_what_has_no_meaning_is_refused(folder: Callable[..., Path]):
     ):
         with pytest.raises(UsageError, match=said):
             opened(folder, wrong)
-    with pytest.raises(UsageError, match="add --evict"):
+    with pytest.raises(UsageError, match="add --evict or --select"):
         opened(folder, "none", "slot")
     with pytest.raises(UsageError, match="near=0"):
         opened(folder, "h2o", "far:near=0")

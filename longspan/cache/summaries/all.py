@@ -25,6 +25,10 @@ class All:
     def sinks(self) -> int:
         return 0
 
+    @property
+    def reading(self) -> str:
+        return "token"
+
     def layout(self, page: int, head_dim: int) -> Buffers:
         return {}
 

@@ -41,6 +41,10 @@ class Selection(Protocol):
     def sinks(self) -> int:
         """The text's first tokens: every query reads the page that holds them."""
 
+    @property
+    def reading(self) -> str:
+        """Whether text that is only read chooses pages too ("token") or not ("window")."""
+
     def layout(self, page: int, head_dim: int) -> Buffers:
         """The buffers of one page's summary. Raises UsageError when such pages cannot be summarised."""
 
@@ -64,17 +68,24 @@ class Selection(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Few(abc.ABC):
-    """A selection that reads the `pages` best pages of each lane, the page of the `sinks`, and the `near` tokens."""
+    """A selection that reads the `pages` best pages of each lane, the page of the `sinks`, and the `near` tokens.
+
+    reading: "window": text that is only read sees its sinks and near tokens, and questions choose, token by token;
+    "token": every token chooses, which takes long for a long text.
+    """
 
     pages: int = 8
     near: int = 512
     sinks: int = 4
+    reading: str = "window"
 
     def __post_init__(self) -> None:
         if self.pages < 1:
             self._refuse(f"pages={self.pages} reads no page; give 1 or more, or select all")
         if self.near < 1:
             self._refuse(f"near={self.near} would hide a query's own token; give 1 or more")
+        if self.reading not in ("window", "token"):
+            self._refuse(f"reading={self.reading}; give window or token")
         if self.sinks < 0:
             self._refuse(f"sinks={self.sinks}; it counts the text's first tokens, so give 0 or more")
 

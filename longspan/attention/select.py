@@ -1,0 +1,147 @@
+"""Attention in layers where each query reads a few pages: the first, the newest, and those that a selection chooses."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from longspan.attention.kept import Asked, turned
+from longspan.attention.placement import Far, Placement
+from longspan.attention.rotation import Rotation
+from longspan.cache.pool import Pool
+from longspan.cache.group import Group
+from longspan.cache.summaries.choose import choose
+from longspan.cache.summaries.selection import Selection
+from longspan.kernels import slots
+from longspan.rope.rotate import turn
+
+TOGETHER = 16
+"""Queries that choose for themselves and are attended at a time; each gathers its own pages."""
+
+
+class Reader:
+    """One segment in one layer of a group. choosing [R]: whether a query chooses pages besides the first and newest."""
+
+    def __init__(
+        self, pool: Pool, group: Group, index: int, start: int, rotation: Rotation | None, placement: Placement
+    ) -> None:
+        assert pool.select is not None
+        self.pool, self.group, self.index, self.start = pool, group, index, start
+        self.rotation, self.placement = rotation, placement
+        self.selection: Selection = pool.select
+        self.page = pool.layout.page
+
+    def attend(self, asked: Asked, choosing: np.ndarray) -> torch.Tensor:
+        """[R, H, D] in float32. The keys of these queries are in the pages already."""
+        if self.selection.reading == "token":
+            choosing = np.ones_like(choosing)
+        rows = asked.rows.tolist()
+        cuts = [0]
+        for i in range(1, len(rows)):
+            many = bool(choosing[i]) and i - cuts[-1] >= TOGETHER
+            if rows[i] % self.page == 0 or bool(choosing[i]) != bool(choosing[i - 1]) or many:
+                cuts.append(i)
+        outputs = []
+        for a, b in zip(cuts, [*cuts[1:], len(rows)], strict=True):
+            part = Asked(asked.queries[a:b], asked.rows[a:b], asked.softcap, asked.learned)
+            always, old = self._always(rows[a])
+            chosen = self._choose(part, old) if bool(choosing[a]) else None
+            if chosen is None:
+                columns = always.expand(self.group.kv_heads, -1)
+                outputs.append(self._read(part, columns))
+            else:
+                outputs.append(self._read_each(part, always, chosen))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _always(self, row: int) -> tuple[torch.Tensor, int]:
+        """Columns that queries in the page of `row` read in any case, ascending; and where those begin that are near."""
+        near = max((row // self.page * self.page - self.selection.near + 1) // self.page - self.group.first, 0)
+        near = min(near, self.group.summed)  # what has no summary yet cannot be chosen, so it is read
+        last = row // self.page - self.group.first
+        sinks = -(-(self.start % self.page + self.selection.sinks) // self.page) if self.selection.sinks else 0
+        first = range(min(sinks, near))
+        return torch.tensor([*first, *range(near, last + 1)], device=self.pool.device), near
+
+    def _choose(self, asked: Asked, old: int) -> torch.Tensor | None:
+        """Columns [G, R, pages] of the pages before column `old` that the queries are to read; −1: fewer."""
+        count = self.selection.pages
+        sinks = -(-(self.start % self.page + self.selection.sinks) // self.page) if self.selection.sinks else 0
+        if count is None or old - min(sinks, old) <= 0:
+            return None
+        stored = self.group.summaries(self.pool, self.index, old)  # [G, old, …]
+        scores = self._scores(asked, stored, old)  # [G, R, old]
+        banned = torch.arange(old, device=self.pool.device)[None] < sinks
+        return choose(scores, count, banned)
+
+    def _scores(self, asked: Asked, stored: dict[str, torch.Tensor], old: int) -> torch.Tensor:
+        """The best score over the query heads of a lane: [G, R, old]."""
+        kv_heads, groups, count = self.group.kv_heads, asked.queries.shape[1] // self.group.kv_heads, len(asked.rows)
+        dim = asked.queries.shape[2]
+        reference = asked.rows // self.page * self.page
+        if self.rotation is None or isinstance(self.placement, Far):
+            queries = asked.queries
+            if self.rotation is not None and isinstance(self.placement, Far):
+                away = (-(-self.placement.near // self.page) + 1) * self.page
+                queries = turned(queries, asked.rows - reference + away, self.rotation, groups)
+            q = queries.view(count, kv_heads, groups, dim).permute(1, 0, 2, 3).reshape(kv_heads, count * groups, dim)
+            scores = self.selection.score(q, stored)
+        else:  # every page at its own distance: each page is scored as if it were a lane of its own
+            columns = torch.arange(old, device=self.pool.device)
+            back = reference[0] - (columns + self.group.first) * self.page
+            by = (asked.rows - reference)[None] + back[:, None]  # [old, R]
+            cos, sin = self.rotation.by_tokens(by)
+            q = asked.queries.view(count, kv_heads, groups, dim)
+            square = self.rotation.angles.attention_factor**2
+            q = turn(q[None], cos[:, :, None, None] * square, sin[:, :, None, None] * square)  # [old, R, G, g, D]
+            q = q.permute(2, 0, 1, 3, 4).reshape(kv_heads * old, count * groups, dim)
+            flat = {name: x.reshape(kv_heads * old, 1, *x.shape[2:]) for name, x in stored.items()}
+            scores = self.selection.score(q, flat).view(kv_heads, old, count * groups).transpose(1, 2)
+        return scores.reshape(kv_heads, count, groups, old).amax(2)
+
+    def _read(self, asked: Asked, columns: torch.Tensor) -> torch.Tensor:
+        """All queries read the same columns [G, n], which are ascending."""
+        keys, values = self.group.open(self.pool, self.index, columns)
+        positions = self._positions(columns)
+        q, k = asked.queries, keys
+        if self.rotation is not None:
+            placed = self.placement.place(positions, positions[:, :0], asked.rows, self.page)
+            k = turn(k, *self.rotation.by(placed.keys, placed.unit))
+            q = turned(q, placed.queries, self.rotation, q.shape[1] // len(k))
+        work = slots.Slots(q, asked.rows, k, values, positions, softcap=asked.softcap, learned=asked.learned)
+        return slots.attend(work)
+
+    def _read_each(self, asked: Asked, always: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """Each query reads columns of its own: every (query, lane) becomes a lane with one query."""
+        kv_heads, count, _ = chosen.shape
+        heads, dim = asked.queries.shape[1:]
+        always = always.expand(kv_heads, count, -1)
+        columns = torch.cat([chosen, always], 2)
+        columns = torch.where(columns < 0, 1 << 40, columns).sort(2).values  # −1 to the end
+        columns = columns.masked_fill(columns >= 1 << 40, -1).transpose(0, 1).flatten(0, 1)  # [R·G, n]
+        lanes = torch.arange(kv_heads, device=columns.device).repeat(count)
+        keys, values = self.group.open(self.pool, self.index, columns, lanes)
+        positions = self._positions(columns)
+        at = asked.rows.repeat_interleave(kv_heads)[:, None]
+        positions = positions.masked_fill(positions > at, -1)
+        q, k = asked.queries, keys
+        if self.rotation is not None:
+            placed = self.placement.place(positions, positions[:, :0], asked.rows, self.page)
+            k = turn(k, *self.rotation.by(placed.keys, placed.unit))
+            q = turned(q, placed.queries, self.rotation, heads // kv_heads)
+        learned = None if asked.learned is None else asked.learned.repeat(count)
+        work = slots.Slots(
+            q.reshape(1, count * heads, dim),
+            asked.rows[-1:],
+            k,
+            values,
+            positions,
+            softcap=asked.softcap,
+            learned=learned,
+        )
+        return slots.attend(work).view(count, heads, dim)
+
+    def _positions(self, columns: torch.Tensor) -> torch.Tensor:
+        """Text positions [G, n·P] of the slots of columns [G, n]; −1 for padding and for slots before the text."""
+        offsets = torch.arange(self.page, device=columns.device)
+        at = ((columns + self.group.first) * self.page)[..., None] + offsets
+        return at.masked_fill((columns < 0)[..., None] | (at < self.start), -1).flatten(1)
