@@ -23,9 +23,15 @@ def test_it_is_small_and_declares_plain_rope(llm: LLM):
 
 
 def test_it_answers_inside_its_length(llm: LLM):
-    """Twenty facts in documentation, held-out names, ten questions; 0.9 is what it does on average."""
+    """Twenty facts in documentation, held-out names, ten questions; nearly all right is what it does on average."""
     text = demo.plant(llm, random.Random(5), 1000, 20, 10)
-    assert demo.attempt(llm, [text]).right >= 7
+    assert demo.attempt(llm, [text]).right >= 9
+
+
+def test_it_says_when_it_does_not_know(llm: LLM):
+    text = demo.plant(llm, random.Random(6), 1000, 20, 1).text
+    said = llm.chat([{"role": "user", "content": f"{text}\n\nWhat is the access code of the amber anchor?"}])
+    assert said.text.strip() == "unknown"
 
 
 def test_a_chat_keeps_to_the_template(llm: LLM):

@@ -8,8 +8,8 @@ import torch
 from longspan.attention.kept import Asked, turned
 from longspan.attention.placement import Far, Placement
 from longspan.attention.rotation import Rotation
-from longspan.cache.pool import Pool
 from longspan.cache.group import Group
+from longspan.cache.pool import Pool
 from longspan.cache.summaries.choose import choose
 from longspan.cache.summaries.selection import Selection
 from longspan.kernels import slots
@@ -54,7 +54,7 @@ class Reader:
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _always(self, row: int) -> tuple[torch.Tensor, int]:
-        """Columns that queries in the page of `row` read in any case, ascending; and where those begin that are near."""
+        """Columns that queries in the page of `row` read in any case, ascending; and where the near ones begin."""
         near = max((row // self.page * self.page - self.selection.near + 1) // self.page - self.group.first, 0)
         near = min(near, self.group.summed)  # what has no summary yet cannot be chosen, so it is read
         last = row // self.page - self.group.first

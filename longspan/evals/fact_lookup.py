@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PLACES = ("end", "start", "row")
 ROW = 5
-"""Questions of a conversation in place "row"."""
+"""Questions of a conversation asked in a "row"."""
 ANSWERABLE = ("single", "distractor", "several", "updated")
 """Abilities whose questions could be in "unknown", and are not: "unknown" is always wrong there."""
 _MARGIN = 4
@@ -74,7 +74,7 @@ class Drawn:
 class FactLookup:
     """Look invented facts up in a text that is all new to the embedded model.
 
-    One question is asked about each text, so that answers are independent; with place "row" up to five are, in one
+    One question is asked about each text, so that answers are independent; asked in a "row" up to five are, in one
     conversation, each after the model's own earlier answers.
     """
 
@@ -88,7 +88,7 @@ class FactLookup:
     abilities: tuple[str, ...] = option(
         tuple(lookup.ABILITIES), "NAME", f"One of {', '.join(lookup.ABILITIES)}. Repeatable. [default: all]", "ability"
     )
-    place: str = option(
+    asked: str = option(
         "end", "PLACE", "Of the question: at the end or at the start of the prompt; or row, five of them in a row."
     )
     seed: int = option(0, "N", "Another text and other facts.")
@@ -98,8 +98,8 @@ class FactLookup:
         for name, least in (("length", 1), ("facts", 1), ("questions", 1), ("seed", 0), ("batch", 1)):
             whole(name, getattr(self, name), least)
         object.__setattr__(self, "abilities", tuple(dict.fromkeys(self.abilities)))
-        if self.place not in PLACES:
-            raise UsageError(f"place: unknown {self.place!r}; known: {', '.join(PLACES)}")
+        if self.asked not in PLACES:
+            raise UsageError(f"asked: unknown {self.asked!r}; known: {', '.join(PLACES)}")
         if not self.abilities:
             raise UsageError(f"ability: give at least one of {', '.join(lookup.ABILITIES)}")
         for name in self.abilities:
@@ -126,7 +126,7 @@ class FactLookup:
         """The draws of one text: the seed, the ability, the index and the facts fix them. At most `most` questions
         of it are asked."""
         rng = random.Random(f"{self.seed}/{ability}/{index}")
-        sample = lookup.ABILITIES[ability](rng, self.facts, ROW if self.place == "row" else 1, "held_out")
+        sample = lookup.ABILITIES[ability](rng, self.facts, ROW if self.asked == "row" else 1, "held_out")
         depths = tuple(sorted(rng.random() for _ in sample.sentences))
         asked = min(most, len(sample.questions))
         return Drawn(ability, index, sample.sentences, depths, sample.questions, asked, rng.random())
@@ -142,7 +142,7 @@ class FactLookup:
         progress(done, total)
         rest = iter(drawn)
         while batch := list(islice(rest, self.batch)):
-            talks = [Talk(llm, one, self._text(llm, one, hay), self.place == "start") for one in batch]
+            talks = [Talk(llm, one, self._text(llm, one, hay), self.asked == "start") for one in batch]
             while talks:
                 yield from answer(llm, talks, part(progress, done, len(talks), total))
                 done += len(talks)
@@ -162,7 +162,7 @@ class FactLookup:
         """Tokens of the whole conversation at most, with the room for every answer."""
         asked = [question.text for question in drawn.questions]
         expected = [question.answer for question in drawn.questions]
-        ids = prompts.conversation(llm, text, asked, expected[:-1], self.place == "start")
+        ids = prompts.conversation(llm, text, asked, expected[:-1], self.asked == "start")
         # an earlier answer may fill its room, and its tokens need not join its neighbours' as the expected one's do
         return len(ids) + 2 * _MARGIN * (len(asked) - 1) + room(llm, drawn.questions[-1])
 
@@ -195,7 +195,7 @@ class FactLookup:
             if counted["asked"]
         )
         notes = [f'Answered "{lookup.UNKNOWN}": {said}.'] if said else []
-        if self.place == "row":
+        if self.asked == "row":
             notes.append(f"Up to {ROW} questions share a text, so the intervals are somewhat too narrow.")
         return Results(
             {"abilities": values, "all": together, "unknown": unknown},

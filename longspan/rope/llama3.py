@@ -36,5 +36,5 @@ class Llama3:
         theta = frequencies(geometry.dim, geometry.theta)
         turns = length * theta / (2 * np.pi)
         keep = np.clip((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor), 0, 1)
-        theta = (1 - keep) * theta / self.factor + keep * theta
+        theta = theta / self.factor + keep * (theta - theta / self.factor)
         return Angles.of(self, theta, reach=max(int(length * self.factor), geometry.positions))

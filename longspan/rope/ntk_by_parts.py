@@ -35,5 +35,5 @@ class NtkByParts:
         theta = frequencies(geometry.dim, geometry.theta)
         turns = length * theta / (2 * np.pi)
         keep = np.clip((turns - self.alpha) / (self.beta - self.alpha), 0, 1)
-        theta = (1 - keep) * theta / s + keep * theta
+        theta = theta / s + keep * (theta - theta / s)  # in this order, s = 1 changes nothing, not even a bit
         return Angles.of(dataclasses.replace(self, factor=s), theta, until=until, reach=round(length * s))

@@ -48,7 +48,7 @@ class Yarn:
             self.beta_fast, self.beta_slow, geometry.dim, geometry.theta, length, self.truncate
         )
         ramp = np.clip((np.arange(geometry.dim // 2) - low) / (high - low), 0, 1)
-        theta = ramp * theta / s + (1 - ramp) * theta
+        theta = theta / s + (1 - ramp) * (theta - theta / s)  # in this order, s = 1 changes nothing, not even a bit
         made = dataclasses.replace(self, factor=s)
         return Angles.of(made, theta, self.temperature(s), until, round(length * s))
 

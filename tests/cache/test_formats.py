@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longspan.cache.formats import FORMATS, Format
+from longspan.cache.formats import FORMATS
+from longspan.cache.formats.format import Format
 from longspan.cache.formats.int4 import rotate
 from longspan.cache.formats.packing import half_above, half_below, pack, unpack
 from longspan.errors import NumericalError, UsageError

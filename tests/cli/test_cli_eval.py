@@ -62,7 +62,7 @@ def test_people_see_a_table(cli, chatty, text):
 def test_json_says_everything(cli, chatty, text):
     report = cli(
         *("eval", "lookup", "--model", chatty, *SMALL, "--ability", "single", "--ability", "count"),
-        *("--place", "start", "--seed", 7, "--batch", 3, "--text", text, "--dtype", "bfloat16", "--json"),
+        *("--asked", "start", "--seed", 7, "--batch", 3, "--text", text, "--dtype", "bfloat16", "--json"),
     ).json
     assert set(report) == {
         "suite", "model", "dtype", "device", "rope", "settings", "versions", "seconds", "results", "samples", "warnings"
@@ -75,7 +75,7 @@ def test_json_says_everything(cli, chatty, text):
         "facts": 2,
         "questions": 2,
         "abilities": ["single", "count"],
-        "place": "start",
+        "asked": "start",
         "seed": 7,
         "batch": 3,
         "text": str(text),
@@ -168,7 +168,7 @@ def test_without_a_text_the_held_out_one_is_taken(cli, chatty, suite):
 
 BAD = [
     ("lookup", ["--ability", "magic"], f"ability: unknown 'magic'; known: {', '.join(lookup.ABILITIES)}"),
-    ("lookup", ["--place", "middle"], "known: end, start, row"),
+    ("lookup", ["--asked", "middle"], "known: end, start, row"),
     ("lookup", ["--facts", "0"], "facts: 0; give a whole number, 1 or more"),
     ("lookup", ["--questions", "0"], "questions: 0"),
     ("lookup", ["--length", "0"], "length: 0"),

@@ -71,7 +71,7 @@ def test_a_seed_fixes_the_prompts(model):
 
 @pytest.mark.parametrize("place", fact_lookup.PLACES)
 def test_more_questions_only_append(model, place):
-    suite = FactLookup(length=1500, facts=5, questions=2, place=place)
+    suite = FactLookup(length=1500, facts=5, questions=2, asked=place)
 
     def prompts(suite: FactLookup) -> dict[tuple[str, int, int], tuple[fact_lookup.Answer, str]]:
         answers = run(model, suite)
@@ -95,7 +95,7 @@ def test_a_sample_does_not_depend_on_the_others(model):
 def test_a_prompt_and_its_answer_fill_the_length(request, form, length, place):
     model = request.getfixturevalue(form)
     model.say = lambda prompt: "an answer that runs on and on, far beyond what was asked for, \xff\xff\xff" * 3
-    suite = FactLookup(length=length, facts=3, place=place, questions=5)
+    suite = FactLookup(length=length, facts=3, asked=place, questions=5)
     if place == "row":
         suite = dataclasses.replace(suite, length=length + 400)
     for one, prompt in zip(run(model, suite), model.prompts, strict=True):
@@ -122,7 +122,7 @@ def test_names_are_held_out(model):
 
 def test_the_question_stands_where_it_should(model):
     for place, begins in (("end", False), ("start", True)):
-        for one, prompt in zip(run(model, dataclasses.replace(SMALL, place=place)), model.prompts, strict=True):
+        for one, prompt in zip(run(model, dataclasses.replace(SMALL, asked=place)), model.prompts, strict=True):
             question = f"Question: {one.question}\n"
             assert prompt.startswith(f"{question}\n") if begins else prompt.endswith(f"\n\n{question}Answer:")
             assert prompt.endswith("\n\nAnswer:") == begins
@@ -130,7 +130,7 @@ def test_the_question_stands_where_it_should(model):
 
 def test_the_template_is_used(chatting):
     for place in ("end", "start"):
-        for one, prompt in zip(run(chatting, dataclasses.replace(SMALL, place=place)), chatting.prompts, strict=True):
+        for one, prompt in zip(run(chatting, dataclasses.replace(SMALL, asked=place)), chatting.prompts, strict=True):
             begin, end = ("U: ", f"\n\n{one.question}\nA:") if place == "end" else (f"U: {one.question}\n\n", "\nA:")
             assert prompt.startswith(begin)
             assert prompt.endswith(end)
@@ -141,7 +141,7 @@ def test_a_row_holds_the_models_own_answers(request, form):
     model = request.getfixturevalue(form)
     said = iter(range(1000))
     model.say = lambda prompt: f" my {next(said)}"
-    suite = FactLookup(length=1500, facts=6, questions=7, abilities=("single", "unknown"), place="row")
+    suite = FactLookup(length=1500, facts=6, questions=7, abilities=("single", "unknown"), asked="row")
     answers = run(model, suite)
     assert len(answers) == 14
     by_place = {
@@ -171,7 +171,7 @@ def test_an_answer_has_room_for_the_longest_of_the_batch(model):
 
 @pytest.mark.parametrize("place", fact_lookup.PLACES)
 def test_who_knows_everything_is_always_right(model, place):
-    suite = FactLookup(length=2500, facts=6, questions=6, place=place)
+    suite = FactLookup(length=2500, facts=6, questions=6, asked=place)
     model.know(suite)
     made = evaluate(suite, model.llm, TEXT)
     for name in NAMES:
@@ -273,7 +273,7 @@ def test_too_many_facts_say_what_would_hold_them(model):
         ({"questions": 0}, "questions: 0"),
         ({"batch": 0}, "batch: 0"),
         ({"seed": -1}, "seed: -1"),
-        ({"place": "middle"}, "known: end, start, row"),
+        ({"asked": "middle"}, "known: end, start, row"),
         ({"abilities": ("magic",)}, f"known: {', '.join(NAMES)}"),
         ({"abilities": ()}, "at least one"),
         ({"facts": 1000}, "ability (chain|count) has names for"),

@@ -135,9 +135,11 @@ def test_equals_transformers(name: str, tokens: int):
 
 
 @pytest.mark.parametrize("method", [Linear(1.0), Ntk(1.0), NtkByParts(1.0), Yarn(1.0), Dynamic(1.0), Llama3(1.0)])
-def test_scale_one_is_default_exactly(method):
-    angles = method.angles(LLAMA2, 4096)
-    assert np.allclose(angles.inv_freq, PLAIN, rtol=1e-15, atol=0)
+@pytest.mark.parametrize("theta", [1e4, 1e5, 5e5, 1e6])
+def test_scale_one_is_default_exactly(method, theta):
+    geometry = dataclasses.replace(LLAMA2, theta=theta)
+    angles = method.angles(geometry, 4096)
+    assert angles.inv_freq == Default().angles(geometry, 4096).inv_freq
     assert angles.attention_factor == 1.0
 
 

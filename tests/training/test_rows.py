@@ -11,6 +11,7 @@ from data import ABILITY_WEIGHTS, Row, Rows, Text
 from tokenizer import train_bpe
 from tokenizers import Tokenizer
 
+from longspan.engine.llm import EMBEDDED
 from longspan.evals import lookup, text
 from longspan.evals.lookup import names
 from longspan.evals.lookup.phrasings import KINDS
@@ -30,7 +31,8 @@ GROUPS = {
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return train_bpe(training_texts(0)[:20], 2048, 0)
+    """The embedded model's own."""
+    return Tokenizer.from_file(str(EMBEDDED / "tokenizer.json"))
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +208,8 @@ def test_an_update_looks_at_the_statement_that_it_replaces(rows):
                 assert place < look.position
                 assert here != there
                 for group in "ea":
-                    said, replacing = (re.findall(GROUPS[group], line, re.IGNORECASE)[:1] for line in (there, here))
+                    named = re.compile(rf"\b(?:{GROUPS[group]})\b", re.IGNORECASE)
+                    said, replacing = (named.findall(line)[:1] for line in (there, here))
                     assert said == replacing
                     assert said
             replaced += 1
