@@ -65,7 +65,8 @@ def test_json_says_everything(cli, chatty, text):
         *("--asked", "start", "--seed", 7, "--batch", 3, "--text", text, "--dtype", "bfloat16", "--json"),
     ).json
     assert set(report) == {
-        "suite", "model", "dtype", "device", "rope", "settings", "versions", "seconds", "results", "samples", "warnings"
+        "suite", "model", "dtype", "device", "rope", "format", "evict", "select", "place", "settings", "versions",
+        "seconds", "results", "samples", "warnings",
     }  # fmt: skip
     assert (report["suite"], report["model"]) == ("lookup", str(chatty))
     assert (report["dtype"], report["device"]) == ("bfloat16", "cpu")
