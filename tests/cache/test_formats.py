@@ -199,8 +199,9 @@ def test_constant_groups_open_to_their_value(spec: str, constant: float):
     keys, values = torch.full((2, 64, P), constant), torch.full((2, P, 64), constant)
     for found in build(spec).open(build(spec).seal(keys, values, None), torch.float32):
         error = (found - constant).abs().max().item()  # NaN fails the comparison
-        assert error <= abs(constant) * 2**-10 + 2**-24
-        if constant in (0.0, 1.0):
+        # fp8 rounds every number to 4 bits, a constant too; the integer formats hold it as the zero point.
+        assert error <= abs(constant) * (2**-4 if spec.startswith("fp8") else 2**-10) + 2**-24
+        if constant == 0.0 or (constant == 1.0 and not spec.startswith("fp8")):
             assert error <= 1e-6
 
 
