@@ -16,7 +16,7 @@ class Group:
     """The layers of a sequence that share a window, and so hold the same text pages.
 
     table [L, G, columns]: page ids; column c holds text page `first + c`. Live columns: `count`, of which the first
-    `sealed` are ids of the pool's sealed pages. sums [L, G, summed]: where the summaries of the first columns lie.
+    `sealed` are ids of the pool's sealed pages. summed: columns, from the first on, that have summaries.
     """
 
     def __init__(self, window: int | None, layers: tuple[int, ...], kv_heads: int) -> None:
@@ -25,7 +25,8 @@ class Group:
         self.first = 0
         self.count = 0
         self.sealed = 0
-        self.sums = np.empty((len(layers), kv_heads, 0), dtype=np.int64)
+        self._sums = np.empty((len(layers), kv_heads, 0), dtype=np.int64)
+        self.summed = 0
         self.regions: list[tuple[int, int]] = []  # reserved runs of the pool: (start, pages)
         self._origin = self._columns = 0  # the newest region: its first text page, its columns per layer
         self._runs: dict[int, list[Run]] = {}
@@ -36,8 +37,14 @@ class Group:
         return self.table[:, :, : self.count]
 
     @property
-    def summed(self) -> int:
-        return int(self.sums.shape[2])
+    def sums(self) -> np.ndarray:
+        """[L, G, summed] ids of summaries."""
+        return self._sums[:, :, : self.summed]
+
+    def adopt(self, other: Group) -> None:
+        """Hold what another group of the same layers holds; who owns it is settled elsewhere (`share`)."""
+        self.first, self.count, self.sealed, self.summed = other.first, other.count, other.sealed, other.summed
+        self.table, self._sums = other.live.copy(), other.sums.copy()
 
     def append(self, pool: Pool, pages: int, expect: int) -> None:
         """Own `pages` more columns. expect: unsealed columns that this group will hold, for the reservation."""
@@ -76,9 +83,7 @@ class Group:
             stored = pool.format.seal(pool.keys[flat], pool.values[flat], valid)
             pool.release(ids)
             taken = pool.sealed.claim(np.full(ids.shape, -1))
-            target = torch.from_numpy(taken.reshape(-1)).to(pool.device)
-            for name, buffer in pool.sealed.buffers.items():
-                buffer[target] = stored[name]
+            pool.sealed.put(taken.reshape(-1), stored)
             self.table[index, :, span] = taken
         self.sealed += new
         self._runs.clear()
@@ -92,19 +97,33 @@ class Group:
         assert pool.select is not None
         assert pool.summaries is not None
         valid = self._valid(pool, done, new, start)
-        taken = pool.summaries.claim(np.full((len(self.layers), self.kv_heads, new), -1))
+        # page by page, so that those of one lane lie at equal distances while nobody else's come between
+        taken = pool.summaries.claim(np.full((new, len(self.layers), self.kv_heads), -1)).transpose(1, 2, 0)
         for index in range(len(self.layers)):
             flat = torch.from_numpy(self.table[index, :, done : done + new].reshape(-1)).to(pool.device)
-            target = torch.from_numpy(taken[index].reshape(-1)).to(pool.device)
-            for name, made in pool.select.summarise(pool.keys[flat], valid).items():
-                pool.summaries.buffers[name][target] = made
-        self.sums = np.concatenate((self.sums, taken), axis=2)
+            pool.summaries.put(taken[index].reshape(-1), pool.select.summarise(pool.keys[flat], valid))
+        if done + new > self._sums.shape[2]:
+            grown = np.empty((*self._sums.shape[:2], max(2 * done, done + new)), dtype=np.int64)
+            grown[:, :, :done] = self.sums
+            self._sums = grown
+        self._sums[:, :, done : done + new] = taken
+        self.summed += new
 
     def summaries(self, pool: Pool, index: int, columns: int) -> dict[str, torch.Tensor]:
-        """Of the first columns of a layer: buffers [G, columns, …]."""
+        """Of the first columns of a layer: buffers [G, columns, …], views where they lie at equal distances."""
         assert pool.summaries is not None
-        ids = torch.from_numpy(self.sums[index, :, :columns]).to(pool.device)
-        return {name: buffer[ids] for name, buffer in pool.summaries.buffers.items()}
+        ids = self.sums[index, :, :columns]
+        lanes = len(self.layers) * self.kv_heads
+        even = np.arange(self.kv_heads)[:, None] + np.arange(columns) * lanes
+        start = int(ids[0, 0]) if columns else 0
+        if not np.array_equal(ids, start + even):
+            return pool.summaries.take(torch.from_numpy(np.ascontiguousarray(ids)).to(pool.device))
+        views = {}
+        for name, buffer in pool.summaries.buffers.items():
+            one, rest = buffer.stride(0), (buffer.shape[1:], buffer.stride()[1:])
+            size, stride = (self.kv_heads, columns, *rest[0]), (one, lanes * one, *rest[1])
+            views[name] = buffer.as_strided(size, stride, buffer.storage_offset() + start * one)
+        return views
 
     def open(
         self, pool: Pool, index: int, columns: torch.Tensor, lanes: torch.Tensor | None = None
@@ -127,8 +146,7 @@ class Group:
             keys = torch.empty(shape, dtype=pool.dtype, device=pool.device)
             values = keys.transpose(2, 3).contiguous()
             keys[~old], values[~old] = pool.keys[ids[~old]], pool.values[ids[~old]]
-            stored = {name: buffer[ids[old]] for name, buffer in pool.sealed.buffers.items()}
-            keys[old], values[old] = pool.format.open(stored, pool.dtype)
+            keys[old], values[old] = pool.format.open(pool.sealed.take(ids[old]), pool.dtype)
         return keys.transpose(2, 3).flatten(1, 2), values.flatten(1, 2)
 
     def _valid(self, pool: Pool, column: int, columns: int, start: int) -> torch.Tensor | None:
@@ -150,11 +168,10 @@ class Group:
         self._release(pool, self.count)
         if pool.summaries is not None:
             pool.summaries.release(self.sums)
-        self.sums = self.sums[:, :, :0]
         for start, pages in self.regions:
             pool.unreserve(start, pages)
         self.regions.clear()
-        self.count = self.sealed = self._columns = 0
+        self.count = self.sealed = self.summed = self._columns = 0
         self._runs.clear()
 
     def share(self, pool: Pool, columns: int) -> None:
@@ -179,7 +196,7 @@ class Group:
             assert pool.sealed is not None
             assert pool.format is not None
             old = torch.from_numpy(np.ascontiguousarray(self.live[index, :, : self.sealed].T)).to(pool.device)
-            runs.append(SealedRun(pool.format, pool.sealed.buffers, old, pool.dtype))
+            runs.append(SealedRun(pool.format, pool.sealed, old, pool.dtype))
         heads, columns = ids.shape
         affine = bool((ids == ids[:1] + np.arange(heads)[:, None]).all())
         cuts = np.flatnonzero(np.diff(ids[0]) != heads) + 1

@@ -1,4 +1,4 @@
-"""A fixed number of pages, who owns them, and a hard limit."""
+"""Pages of one format side by side in memory; and all the pages that the texts of an engine share."""
 
 from __future__ import annotations
 
@@ -7,40 +7,18 @@ import torch
 
 from longspan.cache.bytes import Layout
 from longspan.cache.eviction.view import Policy
-from longspan.cache.formats.format import Buffers, Format
+from longspan.cache.formats.format import Buffers, Format, Stored
+from longspan.cache.pages import Budget, Pages
 from longspan.cache.summaries.selection import Selection
 from longspan.errors import DoesNotFit, UsageError
 
 PAGE_SIZES = (16, 32, 64, 128)
 
 
-class Budget:
-    """A hard limit in bytes for all slabs together."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.owned, self.peak = limit, 0, 0
-
-    @property
-    def free(self) -> int:
-        return self.limit - self.owned
-
-    def take(self, size: int) -> None:
-        self.owned += size
-        self.peak = max(self.peak, self.owned)
-
-    def give(self, size: int) -> None:
-        self.owned -= size
-
-
-class Slab:
+class Slab(Pages):
     """Pages of one format, side by side in each of `buffers` ([N, …], one entry per page), under a budget.
 
     On a CPU a slab is only reserved address space: memory is used as pages are written.
-
-    A page is free or owned; `free + owned == total` at any time where the budget is this slab's alone. Pages shared
-    by several sequences are counted once and freed when the last owner lets go. A sequence may *reserve* a run of
-    free pages, which keeps its pages consecutive: reserved pages stay free, and are given to others only when nothing
-    else is left.
     """
 
     def __init__(self, layout: Buffers, budget: Budget, device: torch.device, size: int | None = None) -> None:
@@ -48,9 +26,9 @@ class Slab:
 
         Raises DoesNotFit when memory is refused.
         """
-        self.budget, self.device = budget, device
-        self.page_bytes = sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in layout.values())
-        self.total = (budget.limit if size is None else size) // self.page_bytes
+        page_bytes = sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in layout.values())
+        super().__init__(page_bytes, (budget.limit if size is None else size) // page_bytes, budget)
+        self.device = device
         try:
             self.buffers = {
                 name: torch.empty((self.total, *shape), dtype=dtype, device=device)
@@ -61,86 +39,16 @@ class Slab:
                 f"memory: {self.total * self.page_bytes:,} bytes for the KV cache were refused by the system; "
                 "give a smaller memory limit"
             ) from error
-        self._owners = np.zeros(self.total, dtype=np.int32)
-        self._reserved = np.zeros(self.total, dtype=bool)
-        self._top = 0  # pages at and above were never touched, so searches end here
-        self.owned = 0
 
-    @property
-    def free(self) -> int:
-        """Pages that may still be claimed."""
-        return min(self.total - self.owned, self.budget.free // self.page_bytes)
+    def put(self, ids: np.ndarray, stored: Stored) -> None:
+        """Write owned pages: ids [n], buffers [n, …]."""
+        at = torch.from_numpy(ids).to(self.device)
+        for name, buffer in self.buffers.items():
+            buffer[at] = stored[name]
 
-    def reserve(self, count: int) -> int | None:
-        """The first of `count` consecutive free, unreserved pages, now reserved; None when there is no such run."""
-        start = self._find(count)
-        if start is None:
-            return None
-        self._reserved[start : start + count] = True
-        self._top = max(self._top, start + count)
-        return start
-
-    def unreserve(self, start: int, count: int) -> None:
-        """Give a reserved run back; pages in it that are owned stay owned."""
-        self._reserved[start : start + count] = False
-
-    def claim(self, wanted: np.ndarray) -> np.ndarray:
-        """Own one page for each entry of `wanted` (page ids, any shape), and return the ids in that shape.
-
-        A wanted page that is taken, or −1, is replaced by another free one. Raises DoesNotFit, with nothing
-        claimed, when fewer pages are free.
-        """
-        self.check(wanted.size * self.page_bytes)
-        ids = wanted.reshape(-1).astype(np.int64)
-        ids[(ids >= 0) & (self._owners[ids] > 0)] = -1
-        self._owners[ids[ids >= 0]] = 1
-        missing = np.flatnonzero(ids < 0)
-        if missing.size:
-            ids[missing] = self._any(missing.size)
-            self._owners[ids[missing]] = 1
-        self.owned += ids.size
-        self.budget.take(ids.size * self.page_bytes)
-        self._top = max(self._top, int(ids.max(initial=-1)) + 1)
-        return ids.reshape(wanted.shape)
-
-    def check(self, size: int) -> None:
-        """Raises DoesNotFit, with the numbers, when fewer than `size` bytes are free."""
-        if size > self.budget.free:
-            raise DoesNotFit(
-                f"memory: {size:,} more bytes of KV cache are needed, {self.budget.free:,} of "
-                f"{self.budget.limit:,} are free; raise memory or shorten the text"
-            )
-
-    def retain(self, ids: np.ndarray) -> None:
-        """One more owner for each of these owned pages."""
-        self._owners[ids.reshape(-1)] += 1
-
-    def release(self, ids: np.ndarray) -> None:
-        """One owner fewer; pages without owners are free again."""
-        ids = ids.reshape(-1)
-        assert (self._owners[ids] > 0).all(), "a page was released that nobody owns"
-        self._owners[ids] -= 1
-        gone = int((self._owners[ids] == 0).sum())
-        self.owned -= gone
-        self.budget.give(gone * self.page_bytes)
-
-    def _find(self, count: int) -> int | None:
-        busy = (self._owners[: self._top] > 0) | self._reserved[: self._top]
-        edges = np.flatnonzero(np.diff(np.concatenate(([True], busy, [True]))))
-        starts, stops = edges[::2], edges[1::2]
-        fits = np.flatnonzero(stops - starts >= count)
-        if fits.size:
-            return int(starts[fits[0]])
-        tail = int(starts[-1]) if starts.size and stops[-1] == self._top else self._top
-        return tail if tail + count <= self.total else None
-
-    def _any(self, count: int) -> np.ndarray:
-        """`count` free pages: unreserved ones first."""
-        free = self._owners == 0
-        open_ = np.flatnonzero(free & ~self._reserved)[:count]
-        if open_.size == count:
-            return open_
-        return np.concatenate((open_, np.flatnonzero(free & self._reserved)[: count - open_.size]))
+    def take(self, ids: torch.Tensor) -> Stored:
+        """Buffers [n, …] of owned pages ids [n], copied."""
+        return {name: buffer[ids] for name, buffer in self.buffers.items()}
 
 
 class Pool(Slab):

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 
-from longspan.cache.formats.format import Format
+from longspan.cache.formats.format import Format, Stored
 
 OPENED = 128
 """Sealed pages of a lane that are open at a time."""
+
+
+class Sealed(Protocol):
+    """Where sealed pages are: in memory, or in a file."""
+
+    def take(self, ids: torch.Tensor) -> Stored:
+        """Buffers [n, …] of the pages ids [n]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +26,7 @@ class SealedRun:
     """Pages in another format, opened block by block."""
 
     format: Format
-    buffers: Mapping[str, torch.Tensor]
+    store: Sealed
     ids: torch.Tensor  # [n, G]
     dtype: torch.dtype
 
@@ -30,6 +38,5 @@ class SealedRun:
         step = size or OPENED
         for a in range(0, self.pages, step):
             some = self.ids[a : a + step]
-            stored = {name: buffer[some.reshape(-1)] for name, buffer in self.buffers.items()}
-            keys, values = self.format.open(stored, self.dtype)
+            keys, values = self.format.open(self.store.take(some.reshape(-1)), self.dtype)
             yield keys.view(*some.shape, *keys.shape[1:]), values.view(*some.shape, *values.shape[1:])

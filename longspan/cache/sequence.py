@@ -105,9 +105,7 @@ class Sequence:
         tails = [group.live[:, :, -1] for group in self.groups if partial and group.count]
         fresh = self.pool.claim(np.full(sum(t.size for t in tails), -1)) if tails else np.empty(0, dtype=np.int64)
         for mine, theirs in zip(self.groups, twin.groups, strict=True):
-            theirs.first, theirs.count, theirs.sealed = mine.first, mine.count, mine.sealed
-            theirs.sums = mine.sums.copy()
-            theirs.table = mine.live.copy()
+            theirs.adopt(mine)
             if partial and mine.count:
                 size = mine.live[:, :, -1].size
                 theirs.table[:, :, -1] = fresh[:size].reshape(mine.live.shape[:2])
