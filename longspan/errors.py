@@ -7,6 +7,7 @@
     ├── DoesNotFit           3   the work needs more memory or context than the plan allows
     ├── NumericalError       1   a layer produced NaN or Inf
     └── StoreError           5   a data store is damaged, locked or foreign
+        └── DamagedPage      5   one record of it is; the others can be read
 
 A message says what is wrong, where, and the way out. It never holds a traceback.
 """
@@ -50,3 +51,7 @@ class StoreError(LongspanError):
     """A data store is damaged, locked by another process or made by another model."""
 
     exit_code = 5
+
+
+class DamagedPage(StoreError):
+    """A record of a data store that cannot be read back; what it held has to be made again."""

@@ -112,9 +112,9 @@ class Pages:
     def _any(self, count: int) -> np.ndarray:
         """`count` free pages: unreserved ones first."""
         fresh = slice(self._top, self._top + count)
-        if self.owned == self._top and fresh.stop <= self.total:  # the common case: nothing was ever given back
-            if not (self._reserved[fresh].any() or self._owners[fresh].any()):
-                return np.arange(fresh.start, fresh.stop)
+        taken = self._reserved[fresh].any() or self._owners[fresh].any()
+        if self.owned == self._top and fresh.stop <= self.total and not taken:
+            return np.arange(fresh.start, fresh.stop)  # the common case: nothing was ever given back
         free = self._owners == 0
         open_ = np.flatnonzero(free & ~self._reserved)[:count]
         if open_.size == count:

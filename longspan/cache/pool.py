@@ -8,6 +8,7 @@ import torch
 from longspan.cache.bytes import Layout
 from longspan.cache.eviction.view import Policy
 from longspan.cache.formats.format import Buffers, Format, Stored
+from longspan.cache.offload.store import Offloaded
 from longspan.cache.pages import Budget, Pages
 from longspan.cache.summaries.selection import Selection
 from longspan.errors import DoesNotFit, UsageError
@@ -68,9 +69,12 @@ class Pool(Slab):
         written: int | None = None,
         policy: Policy | None = None,
         select: Selection | None = None,
+        offload: str | None = None,
+        resident: int = 0,
     ) -> None:
         """limit: bytes, never exceeded. written: the most bytes of pages that are not sealed; None: all of the limit.
-        policy: what evicts in layers without a window; None: nothing does.
+        policy: what evicts in layers without a window; None: nothing does. offload: folder of a file for the pages in
+        `format`; None: they are in memory. resident: bytes of those of the file that memory holds besides.
 
         Raises DoesNotFit when not even one page fits or memory is refused.
         """
@@ -80,13 +84,24 @@ class Pool(Slab):
         if limit < layout.page_bytes:
             raise DoesNotFit(f"memory: {limit:,} bytes for the KV cache hold no page ({layout.page_bytes:,} bytes)")
         self.layout, self.dtype, self.format, self.policy, self.select = layout, dtype, format, policy, select
+        if offload is not None and resident >= limit:
+            raise DoesNotFit(
+                f"memory: {limit:,} bytes for the KV cache leave nothing beside {resident:,} for resident pages; raise "
+                "memory or lower resident"
+            )
+        self.resident_bytes = resident if offload is not None else 0
+        limit -= self.resident_bytes
         budget = Budget(
             limit if format is not None or select is not None else limit // layout.page_bytes * layout.page_bytes
         )
         buffers: Buffers = {"keys": ((dim, page), dtype), "values": ((page, dim), dtype)}
         super().__init__(buffers, budget, torch.device(device), written)
         self.keys, self.values = self.buffers["keys"], self.buffers["values"]
-        self.sealed = Slab(format.layout(page, dim, dtype), budget, self.device) if format is not None else None
+        self.sealed: Slab | Offloaded | None = None
+        if format is not None and offload is not None:
+            self.sealed = Offloaded(format.layout(page, dim, dtype), offload, resident, self.device)
+        elif format is not None:
+            self.sealed = Slab(format.layout(page, dim, dtype), budget, self.device)
         self.summaries = Slab(select.layout(page, dim), budget, self.device) if select is not None else None
 
     def claim(self, wanted: np.ndarray) -> np.ndarray:
@@ -101,9 +116,14 @@ class Pool(Slab):
         return self.budget.owned
 
     @property
+    def disk_bytes(self) -> int:
+        """The size of the file of offloaded pages; 0 without one."""
+        return self.sealed.disk_bytes if isinstance(self.sealed, Offloaded) else 0
+
+    @property
     def peak_bytes(self) -> int:
-        """The most bytes owned at a time since the start, or since `reset_peak`."""
-        return self.budget.peak
+        """The most bytes of memory owned at a time since the start, or since `reset_peak`, and what may be resident."""
+        return self.budget.peak + self.resident_bytes
 
     def reset_peak(self) -> None:
         self.budget.peak = self.budget.owned

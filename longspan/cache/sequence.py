@@ -16,13 +16,14 @@ class Sequence:
     length: tokens whose keys and values were stored; token i stands at text position `start + i`, in text
     page (start + i) // P at offset (start + i) % P. groups: the layers that hold pages of the text. lanes: those
     where eviction decides what stays. asking: text positions where reading turns into asking and back, ascending; a
-    query chooses pages for itself while it asks. mark: a text position, beyond the length, where the cache is tidied
-    as at multiples of `Layout.interval`: the end of a prompt.
+    query chooses pages for itself while it asks. marks: text positions, ascending, where what evicts decides again, as
+    at multiples of `Layout.interval`: the ends of prompts. They stay when the text is read again, which then gives the
+    same.
     """
 
     def __init__(self, pool: Pool, start: int = 0) -> None:
         self.pool, self.start, self.length = pool, start, 0
-        self.mark: int | None = None
+        self.marks: list[int] = []
         self.asking: list[int] = []
         members: dict[int | None, list[int]] = {}
         for layer, window in enumerate(pool.layout.windows):
@@ -63,7 +64,7 @@ class Sequence:
         """The next text position where the cache is tidied."""
         following, interval = self.start + self.length, self.pool.layout.interval or 1
         due = following // interval * interval + interval
-        return due if self.mark is None or self.mark <= following else min(due, self.mark)
+        return min([due, *(mark for mark in self.marks if mark > following)])
 
     def tidy(self) -> None:
         """After a step: free the pages that no coming query of a window layer can see, and seal what is due."""
@@ -82,7 +83,7 @@ class Sequence:
             if self.pool.sealed is not None and following % (self.pool.layout.interval or 1) == 0:
                 # the newest page stays as it is, so a page is sealed no sooner than one page late
                 group.seal(self.pool, following // self.pool.layout.page - 1, self.start)
-        if self.lanes is not None and (following % (self.pool.layout.interval or 1) == 0 or following == self.mark):
+        if self.lanes is not None and (following % (self.pool.layout.interval or 1) == 0 or following in self.marks):
             self.lanes.evict(following)
 
     def asks(self, positions: np.ndarray) -> np.ndarray:
@@ -96,7 +97,7 @@ class Sequence:
         sealed = sum(group.live[:, :, : group.sealed].size for group in self.groups)
         written = sum(group.live.size for group in self.groups) - sealed
         written += 0 if self.lanes is None else self.lanes.owned
-        return written * self.pool.page_bytes + (sealed * self.pool.sealed.page_bytes if self.pool.sealed else 0)
+        return written * self.pool.page_bytes + sealed * (self.pool.layout.sealed_bytes or 0)
 
     def fork(self) -> Sequence:
         """A second sequence with the same text: whole pages are shared, the last, unfinished one is copied."""
@@ -114,7 +115,7 @@ class Sequence:
             mine.share(self.pool, mine.count - int(partial and mine.count > 0))
         if self.lanes is not None:
             twin.lanes = self.lanes.fork()
-        twin.length, twin.asking = self.length, list(self.asking)
+        twin.length, twin.asking, twin.marks = self.length, list(self.asking), list(self.marks)
         return twin
 
     def _copy(self, source: np.ndarray, target: np.ndarray) -> None:
@@ -131,4 +132,4 @@ class Sequence:
             group.first = self.start // self.pool.layout.page
         if self.lanes is not None:
             self.lanes.close()
-        self.length, self.mark = 0, None
+        self.length = 0

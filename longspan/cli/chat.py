@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from longspan.cli import options, say
 from longspan.cli.answers import follow
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 def chat(
     model: options.Model = None,
     rope: options.Rope = "auto",
-    format: options.Format = "dense",
-    evict: options.Evict = "none",
-    select: options.Select = "all",
-    place: options.Place = "text",
+    format: options.Format = None,
+    evict: options.Evict = None,
+    select: options.Select = None,
+    place: options.Place = None,
+    offload: options.Offload = None,
+    resident: options.Resident = "64MB",
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     memory: options.Memory = None,
@@ -56,31 +58,21 @@ def chat(
         stop=stop,
         ignore_eos=ignore_eos,
     )
-    options.check(
-        rope=rope,
-        format=format,
-        evict=evict,
-        select=select,
-        place=place,
-        memory=memory,
-        page=page,
-        chunk=chunk,
-        backend=backend,
-    )
-    llm = options.load(
-        model,
-        rope=rope,
-        format=format,
-        evict=evict,
-        select=select,
-        place=place,
-        dtype=dtype,
-        device=device,
-        memory=memory,
-        page=page,
-        chunk=chunk,
-        backend=backend,
-    )
+    engine: dict[str, Any] = {
+        "rope": rope,
+        "format": format,
+        "evict": evict,
+        "select": select,
+        "place": place,
+        "offload": offload,
+        "resident": resident,
+        "memory": memory,
+        "page": page,
+        "chunk": chunk,
+        "backend": backend,
+    }
+    options.check(**engine)
+    llm = options.load(model, dtype=dtype, device=device, **engine)
     if not llm.has_template:
         raise UsageError(
             f"{model or 'the embedded model'} has no chat template, so it cannot tell who speaks; "

@@ -35,10 +35,12 @@ def run(
     context: typer.Context,
     model: options.Model = None,
     rope: options.Rope = "auto",
-    format: options.Format = "dense",
-    evict: options.Evict = "none",
-    select: options.Select = "all",
-    place: options.Place = "text",
+    format: options.Format = None,
+    evict: options.Evict = None,
+    select: options.Select = None,
+    place: options.Place = None,
+    offload: options.Offload = None,
+    resident: options.Resident = "64MB",
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     memory: options.Memory = None,
@@ -53,36 +55,26 @@ def run(
     from longspan.engine.progress import bar
 
     given = suite(**settings)
-    options.check(
-        rope=rope,
-        format=format,
-        evict=evict,
-        select=select,
-        place=place,
-        memory=memory,
-        page=page,
-        chunk=chunk,
-        backend=backend,
-    )
+    engine: dict[str, Any] = {
+        "rope": rope,
+        "format": format,
+        "evict": evict,
+        "select": select,
+        "place": place,
+        "offload": offload,
+        "resident": resident,
+        "memory": memory,
+        "page": page,
+        "chunk": chunk,
+        "backend": backend,
+    }
+    options.check(**engine)
     own = None if text is None else texts.read(text, "--text")
     if own is not None and not own.strip():
         raise UsageError(f"--text {text}: it is empty; give a file with text in it")
     if raw is not None:
         _check_writable(raw)
-    llm = options.load(
-        model,
-        rope=rope,
-        format=format,
-        evict=evict,
-        select=select,
-        place=place,
-        dtype=dtype,
-        device=device,
-        memory=memory,
-        page=page,
-        chunk=chunk,
-        backend=backend,
-    )
+    llm = options.load(model, dtype=dtype, device=device, **engine)
     began = time.perf_counter()
     with bar("evaluating", "samples") as move:
         made = evaluate(given, llm, own, raw, move)

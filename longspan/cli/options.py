@@ -27,35 +27,45 @@ Rope = Annotated[
     ),
 ]
 Format = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="FORMAT",
-        help=f"How the cache stores full pages, with options, as in int4:hadamard=true. Formats: {', '.join(FORMATS)}.",
+        help=f"How the cache stores full pages, with options, as in int4:hadamard=true. Formats: "
+        f"{', '.join(FORMATS)}. [default: dense]",
     ),
 ]
 Evict = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="POLICY",
         help="Which tokens stay in layers without a window: none (all of them), or a policy with options, as in "
-        f"h2o:budget=4096,merge=true. Policies: {', '.join(POLICIES)}.",
+        f"h2o:budget=4096,merge=true. Policies: {', '.join(POLICIES)}. [default: none]",
     ),
 ]
 Select = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="METHOD",
         help="Which pages a question reads in layers without a window: all, or the best by a summary, as in "
-        f"sketch:pages=8,near=512. Methods: {', '.join(SELECTIONS)}.",
+        f"sketch:pages=8,near=512. Methods: {', '.join(SELECTIONS)}. [default: all]",
     ),
 ]
 Place = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="RULE",
         help="At which distance what stayed stands: text (the true one), slot (that in the cache), or far:near=512 "
-        "(the true one up to there, beyond it one for all).",
+        "(the true one up to there, beyond it one for all). [default: text]",
     ),
+]
+Offload = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR", help="Keep full pages in a file in this folder. It has no name and goes when the program ends."
+    ),
+]
+Resident = Annotated[
+    str, typer.Option(metavar="SIZE", help="With --offload: memory for the pages that were used last.")
 ]
 Dtype = Annotated[
     str, typer.Option(metavar="DTYPE", help="auto (as stored), float32, bfloat16 or float16, for weights and cache.")
@@ -95,10 +105,12 @@ def sampling(**fields: Any) -> Sampling:
 def check(
     *,
     rope: str = "auto",
-    format: str = "dense",
-    evict: str = "none",
-    select: str = "all",
-    place: str = "text",
+    format: str | None = None,
+    evict: str | None = None,
+    select: str | None = None,
+    place: str | None = None,
+    offload: str | None = None,
+    resident: str = "64MB",
     memory: str | None = None,
     page: int = 64,
     chunk: int = 1024,
@@ -113,9 +125,10 @@ def check(
     from longspan.kernels import backend as backend_named
 
     Ropes({}, (), rope)
-    Plan.parse(format, evict, select, place)
+    Plan.parse(format or "dense", evict or "none", select or "all", place or "text", offload)
     if memory is not None:
         parse_bytes(memory)
+    parse_bytes(resident, "resident")
     if page not in PAGE_SIZES:
         raise UsageError(f"page: {page} tokens; choose one of {', '.join(map(str, PAGE_SIZES))}")
     if chunk < 1:

@@ -31,10 +31,12 @@ def run(
         typer.Option(metavar="TEXT", help="A question about the text, answered on its own. Repeatable."),
     ] = None,
     rope: options.Rope = "auto",
-    format: options.Format = "dense",
-    evict: options.Evict = "none",
-    select: options.Select = "all",
-    place: options.Place = "text",
+    format: options.Format = None,
+    evict: options.Evict = None,
+    select: options.Select = None,
+    place: options.Place = None,
+    offload: options.Offload = None,
+    resident: options.Resident = "64MB",
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     memory: options.Memory = None,
@@ -76,31 +78,21 @@ def run(
         logprobs=logprobs,
         ignore_eos=ignore_eos,
     )
-    options.check(
-        rope=rope,
-        format=format,
-        evict=evict,
-        select=select,
-        place=place,
-        memory=memory,
-        page=page,
-        chunk=chunk,
-        backend=backend,
-    )
-    llm = options.load(
-        model,
-        rope=rope,
-        format=format,
-        evict=evict,
-        select=select,
-        place=place,
-        dtype=dtype,
-        device=device,
-        memory=memory,
-        page=page,
-        chunk=chunk,
-        backend=backend,
-    )
+    engine: dict[str, Any] = {
+        "rope": rope,
+        "format": format,
+        "evict": evict,
+        "select": select,
+        "place": place,
+        "offload": offload,
+        "resident": resident,
+        "memory": memory,
+        "page": page,
+        "chunk": chunk,
+        "backend": backend,
+    }
+    options.check(**engine)
+    llm = options.load(model, dtype=dtype, device=device, **engine)
     split = prompts.questions(llm, text, asked) if asked else prompts.completion(llm, text)
     if not split.rests:
         raise UsageError("the text has no token of this model; give more text")

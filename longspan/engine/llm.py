@@ -15,6 +15,8 @@ from longspan.attention.step import Segment
 from longspan.cache.bytes import INTERVAL
 from longspan.cache.pool import Pool
 from longspan.engine import session as sessions
+from longspan.engine.choose import Case, choose
+from longspan.engine.encode import PIECE, last_seam, pieces
 from longspan.engine.forward import Forward
 from longspan.engine.generate import Output, Progress, Request, run
 from longspan.engine.memory import available, parse_bytes
@@ -43,10 +45,14 @@ class LLM:
     model: a local folder or a hub id; None takes the small model that longspan carries.
     rope: "auto" (obey the checkpoint; add YaRN when the text outgrows a plain one), "checkpoint", or a method
         such as "yarn:factor=8".
-    format: how the cache stores full pages: "dense" (as they are), "int8", "int4", "fp8".
-    evict: which tokens stay in layers without a window: "none" (all), or a policy as in "h2o:budget=4096".
-    select: which pages a query reads in layers without a window: "all", or as in "sketch:pages=8".
-    place: at which distance these stand: "text", "slot", "far:near=512".
+    format: how the cache stores full pages: "dense" (as they are, the default), "int8", "int4", "fp8".
+    evict: which tokens stay in layers without a window: "none" (all, the default), or as in "h2o:budget=4096".
+    select: which pages a query reads in layers without a window: "all" (the default), or as in "sketch:pages=8".
+    place: at which distance these stand: "text" (the default), "slot", "far:near=512".
+    offload: folder for a file that full pages are kept in; it has no name and is gone with the process. resident:
+        memory for those of its pages that were used last.
+    context: tokens of the longest text. With `memory`, what is left open of format, evict, select, place and offload
+        is chosen so that such a text fits (`longspan.engine.choose`); `plan.why` says why.
     dtype: "auto" (the checkpoint's), "float32", "bfloat16", "float16". device: "auto", "cpu", "cuda".
     memory: hard limit of the KV cache in bytes or as text ("2GB"); None takes what the machine has to spare.
     page: slots of a page. chunk: ids per step. rows: texts in one step. backend: see `longspan.kernels`.
@@ -60,10 +66,13 @@ class LLM:
         model: str | Path | None = None,
         *,
         rope: str = "auto",
-        format: str = "dense",
-        evict: str = "none",
-        select: str = "all",
-        place: str = "text",
+        format: str | None = None,
+        evict: str | None = None,
+        select: str | None = None,
+        place: str | None = None,
+        offload: str | Path | None = None,
+        resident: int | str = "64MB",
+        context: int | None = None,
         dtype: str = "auto",
         device: str = "auto",
         memory: int | str | None = None,
@@ -73,21 +82,37 @@ class LLM:
         backend: str = "torch",
     ) -> None:
         kernel = backend_named(backend)
-        self.plan = Plan.parse(format, evict, select, place)
+        folder = None if offload is None else str(offload)
+        chosen = {"format": format, "evict": evict, "select": select, "place": place, "offload": folder}
+        given = {name: text for name, text in chosen.items() if text is not None}
+        self.plan = Plan.parse(**given)
         limit = None if memory is None else parse_bytes(memory)
+        held = parse_bytes(resident, "resident")
         loaded = load(EMBEDDED if model is None else model, dtype=dtype, device=device)
         self.shape, self.tokenizer, self.path = loaded.shape, loaded.tokenizer, loaded.path
         self.dtype, self.device = loaded.dtype, loaded.device
         reaching = [layer.rope for layer in self.shape.layers if layer.window is None]
         self.ropes = Ropes(self.shape.ropes, reaching, rope)
+        plain = self.shape.layout(self.dtype.itemsize, page)
+        if context is not None and limit is not None:
+            self.plan = choose(Case(plain, self.dtype, context, self.shape.trained, limit, held, chunk, given))
         size = available(self.device) if limit is None else limit
-        stored = self.plan.format
-        sealed = None if stored is None else stored.bytes(page, self.shape.head_dim, self.dtype)
-        self.layout = self.plan.layout(self.shape.layout(self.dtype.itemsize, page), sealed)
+        self.layout = self.plan.layout(plain, self.dtype)
         # on a CPU a slab is address space; elsewhere it is memory, and what is written shares it with what is sealed
-        shared = stored is not None and self.device.type != "cpu"
+        shared = self.plan.format is not None and self.plan.offload is None and self.device.type != "cpu"
         written = min(size // 2, rows * self.layout.bytes(INTERVAL + page)) if shared else None
-        self.pool = Pool(self.layout, size, self.dtype, self.device, stored, written, self.plan.evict, self.plan.select)
+        self.pool = Pool(
+            self.layout,
+            size,
+            self.dtype,
+            self.device,
+            self.plan.format,
+            written,
+            self.plan.evict,
+            self.plan.select,
+            self.plan.offload,
+            held,
+        )
         forward = Forward(loaded.model, [layer.rope for layer in self.shape.layers], kernel, self.plan.place)
         self.scheduler = Scheduler(forward, self.ropes, self.pool, chunk, rows)
 
@@ -193,13 +218,28 @@ class LLM:
         if isinstance(prompt, str):
             if self.tokenizer is None:
                 raise UsageError(f"{self.path}: this checkpoint has no tokenizer; give token ids")
-            ids = list(self.tokenizer(prompt, add_special_tokens=special, verbose=False)["input_ids"])
+            ids = self._ids(prompt, special) if len(prompt) <= 2 * PIECE else self._long(prompt, special)
         else:
             ids = [int(i) for i in prompt]
         if ids and not (min(ids) >= 0 and max(ids) < self.shape.vocab):
             wrong = next(i for i in ids if not 0 <= i < self.shape.vocab)
             raise UsageError(f"prompt: token id {wrong} is outside the vocabulary of {self.shape.vocab:,}")
         return ids
+
+    def _ids(self, text: str, special: bool = False) -> list[int]:
+        assert self.tokenizer is not None
+        return list(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
+    def _long(self, text: str, special: bool) -> list[int]:
+        """Ids of a text that is too long to be encoded at once."""
+        whole, bare = self._ids("a", special), self._ids("a")
+        if whole[len(whole) - len(bare) :] != bare:  # there is a last token too
+            return self._ids(text, special)
+        return whole[: len(whole) - len(bare)] + pieces(self._ids, text)
+
+    def seam(self, text: str) -> int:
+        """A place near the end of a long text where its ids can be cut, whatever follows; 0 where none is found."""
+        return last_seam(self._ids, text) if self.tokenizer is not None and len(text) > PIECE // 10 else 0
 
     def chat_ids(self, messages: Seq[Mapping[str, str]]) -> list[int]:
         """Ids of a conversation in the checkpoint's chat template, ready for the answer."""

@@ -19,17 +19,17 @@ SHARE = 0.8
 """Of the memory that is free when the model is loaded, the part that the cache may take by default."""
 
 
-def parse_bytes(size: int | str) -> int:
+def parse_bytes(size: int | str, what: str = "memory") -> int:
     """Bytes of 800000000, "800MB", "1.5GiB". Raises UsageError for anything else, and below 1."""
     if isinstance(size, int) and not isinstance(size, bool):
         value = float(size)
     else:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(size))
         if not match or match[2].upper() not in _UNITS:
-            raise UsageError(f"memory: {size!r} is no size; write it as 800MB or 1.5GiB")
+            raise UsageError(f"{what}: {size!r} is no size; write it as 800MB or 1.5GiB")
         value = float(match[1]) * _UNITS[match[2].upper()]
     if not 1 <= value < 1 << 62:
-        raise UsageError(f"memory: {size!r} should be at least one byte")
+        raise UsageError(f"{what}: {size!r} should be at least one byte")
     return int(value)
 
 

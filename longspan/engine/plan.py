@@ -1,8 +1,10 @@
-"""What the cache is to do with a text: format, eviction and placement side by side."""
+"""What the cache is to do with a text: format, eviction, selection, placement and residency side by side."""
 
 from __future__ import annotations
 
 import dataclasses
+
+import torch
 
 from longspan import spec
 from longspan.attention.placement import PLACEMENTS, Placement, Slot, Text
@@ -21,18 +23,28 @@ from longspan.errors import UsageError
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """format: how full pages are stored; None: as they are written. evict: which tokens stay in layers without a
-    window; None: all. select: which pages a query reads there; None: all. place: at which distance these stand. texts:
-    what `parse` was given, in full.
+    window; None: all. select: which pages a query reads there; None: all. place: at which distance these stand.
+    offload: folder of the file that full pages are kept in; None: they are in memory. texts: what `parse` was given,
+    in full. why: who chose, in a sentence, where that was not the user.
     """
 
     format: Format | None
     evict: Policy | None
     select: Selection | None
     place: Placement
+    offload: str | None
     texts: dict[str, str]
+    why: str | None = None
 
     @classmethod
-    def parse(cls, format: str, evict: str, select: str, place: str) -> Plan:
+    def parse(
+        cls,
+        format: str = "dense",
+        evict: str = "none",
+        select: str = "all",
+        place: str = "text",
+        offload: str | None = None,
+    ) -> Plan:
         """Raises UsageError for what is unknown, and for a combination without a meaning."""
         stored = spec.parse(format, FORMATS, "format")
         policy = None if evict.strip() == "none" else spec.parse(evict, POLICIES, "evict", "none")
@@ -52,16 +64,25 @@ class Plan:
             raise UsageError("select: not together with eviction so far; leave out --select or --evict")
         if policy is not None and not isinstance(stored, Dense):
             raise UsageError("format: what eviction packs anew is kept dense so far; leave out --format or --evict")
+        if offload is not None and policy is not None:
+            raise UsageError(
+                "offload: what eviction leaves is read by every query, so it stays in memory; leave out --offload or "
+                "--evict"
+            )
         texts = {
             "format": spec.render(stored, FORMATS),
             "evict": "none" if policy is None else spec.render(policy, POLICIES),
             "select": "all" if chosen is None else spec.render(chosen, SELECTIONS),
             "place": spec.render(placement, PLACEMENTS),
         }
-        return cls(None if isinstance(stored, Dense) else stored, policy, chosen, placement, texts)
+        kept = None if isinstance(stored, Dense) and offload is None else stored
+        return cls(kept, policy, chosen, placement, offload, texts)
 
-    def layout(self, layout: Layout, sealed: int | None) -> Layout:
-        """The layout of a cache that follows this plan. sealed: bytes of a page in its format."""
+    def layout(self, layout: Layout, dtype: torch.dtype) -> Layout:
+        """The layout of a cache that follows this plan. dtype: of the keys and values that the model makes."""
+        sealed = None if self.format is None else self.format.bytes(layout.page, layout.head_dim, dtype)
+        if self.offload is not None:
+            sealed = 0  # of memory
         if self.evict is not None:
             return evicting(layout, self.evict)
         if sealed is None and self.select is None:

@@ -24,7 +24,18 @@ class Split:
 
 def questions(llm: LLM, text: str, asked: Seq[str]) -> Split:
     """The prompts that ask each question about the text, on its own."""
-    return split(lambda question: written(llm, text, [question]), lambda prompt: _encode(llm, prompt), asked)
+
+    def whole(question: str) -> str:
+        return written(llm, text, [question])
+
+    begin = _begin(whole("0"), whole("Z"))
+    cut = llm.seam(begin)
+    if cut == 0:
+        return split(whole, lambda prompt: _encode(llm, prompt), asked)
+    # a long text is encoded once; of each prompt only what comes after the cut
+    head = _encode(llm, begin[:cut])
+    rest = split(lambda question: whole(question)[cut:], lambda prompt: llm.encode(prompt, special=False), asked)
+    return Split(head + rest.common, rest.rests)
 
 
 def conversation(

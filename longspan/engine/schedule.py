@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
@@ -12,7 +13,7 @@ from longspan.attention.step import Segment
 from longspan.cache.pool import Pool
 from longspan.cache.sequence import Sequence
 from longspan.engine.ropes import Ropes
-from longspan.errors import DoesNotFit, UsageError
+from longspan.errors import DamagedPage, DoesNotFit, UsageError
 from longspan.rope import Angles
 
 Forward = Callable[[Seq[Segment], Seq[int], Seq[int]], torch.Tensor]
@@ -24,11 +25,15 @@ ASKED = 128
 """The last tokens of a prompt that came whole, which are taken for the question."""
 
 
+LOSSES = 3
+"""How often a text is read again because the disk lost a page of it."""
+
+
 class Text:
     """A text as the engine holds it: all its ids, the part that is cached, and the angles it is cached with.
 
     start: text position of the first id. ahead: ids that are known to follow (a question that is given along with
-    the text), for which the angles are chosen already. restarts: how often it had to be read anew. reach: the
+    the text), for which the angles are chosen already. restarts: how often it had to be read anew, `lost` times because of the disk. reach: the
     largest distance that angles are formed of, by the tokens present. turned: ids at the end of the last turn's prompt.
     """
 
@@ -38,7 +43,7 @@ class Text:
         self.ids, self.reach = list(ids), reach
         self.cache = Sequence(pool, start)
         self.angles: Mapping[str, Angles] = {}
-        self.ahead = self.restarts = self.turned = 0
+        self.ahead = self.restarts = self.turned = self.lost = 0
 
     def turn(self, asks: bool) -> None:
         """The ids since the last turn are a question, or only text. Of a prompt that came whole its end is."""
@@ -70,7 +75,7 @@ class Text:
         """A second text with the same beginning; cached pages are shared."""
         twin = Text.__new__(Text)
         twin.ids, twin.cache, twin.angles, twin.reach = list(self.ids), self.cache.fork(), self.angles, self.reach
-        twin.ahead = twin.restarts = 0
+        twin.ahead = twin.restarts = twin.lost = 0
         twin.turned = self.turned
         return twin
 
@@ -104,7 +109,7 @@ class Scheduler:
         """
         self.check(len(text.ids), text.cache.start)
         text.turn(asks)
-        text.cache.mark = text.cache.start + len(text.ids)  # what is kept is decided again when a prompt is read
+        text.cache.marks.append(text.cache.start + len(text.ids))  # what is kept is decided again after each prompt
         if text in self.idle:
             self.idle.remove(text)
         self.waiting.append(text)
@@ -177,11 +182,26 @@ class Scheduler:
             if not text.pending:
                 ready.append(text)
                 keep.append(len(ids) - 1)
-        # a step that finishes no text needs no logits; one row keeps the shapes simple
-        logits = self.forward(segments, ids, keep or [len(ids) - 1])
+        try:
+            # a step that finishes no text needs no logits; one row keeps the shapes simple
+            logits = self.forward(segments, ids, keep or [len(ids) - 1])
+        except DamagedPage as error:
+            self._read_again(texts, error)
+            return []
         for text in texts:
             text.cache.tidy()
         return [(text, logits[i]) for i, text in enumerate(ready)]
+
+    def _read_again(self, texts: list[Text], error: DamagedPage) -> None:
+        """An offloaded page was lost, so the texts of the step lose their caches; a disk that goes on losing pages
+        is an error."""
+        if any(text.lost >= LOSSES for text in texts):
+            raise error
+        warnings.warn(f"offload: {error}", stacklevel=2)
+        for text in texts:
+            text.cache.clear()
+            text.restarts += 1
+            text.lost += 1
 
     def _admit(self) -> None:
         while self.waiting and len(self.running) < self.rows:

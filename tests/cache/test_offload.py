@@ -92,6 +92,30 @@ def test_calls_that_do_less_than_asked_are_continued(tmp_path: Path, step: int, 
     pages.close()
 
 
+def test_neighbours_are_written_in_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pages, calls = PageFile.create(tmp_path, 100, 12, KEY), []
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: calls.append(len(data)) or real(fd, data, at))
+    wanted = [3, 4, 5, 1, 9, 10]
+    pages.write_many(wanted, rows(100, wanted))
+    assert calls == [300, 100, 200]
+    pages.read_many(wanted, out := torch.empty(6, 100, dtype=torch.uint8))
+    assert torch.equal(out, rows(100, wanted))
+    pages.close()
+
+
+def test_a_file_without_a_name_grows(tmp_path: Path):
+    pages = filled(tmp_path, count=3)
+    pages.extend(2)
+    assert pages.count == 5
+    pages.write(4, record(100, 4))
+    pages.read_many([4, 0, 2], out := torch.empty(3, 100, dtype=torch.uint8))
+    assert torch.equal(out, rows(100, [4, 0, 2]))
+    with pytest.raises(StoreError, match="page 3 was never written"):
+        pages.read(3, out[0])
+    pages.close()
+
+
 def test_numbers_that_are_no_page_are_refused(tmp_path: Path):
     pages = filled(tmp_path)
     for wrong in (-1, 10):
@@ -100,7 +124,7 @@ def test_numbers_that_are_no_page_are_refused(tmp_path: Path):
         with pytest.raises(UsageError, match=f"no page {wrong}"):
             pages.write(wrong, record(100, 0))
         with pytest.raises(UsageError, match=f"no page {wrong}"):
-            Resident(pages, 300).put(wrong, record(100, 0))
+            Resident(pages, 300).put([wrong], record(100, 0)[None])
     with pytest.raises(UsageError, match="0 records of 5 bytes; give 1 or more"):
         PageFile.create(tmp_path, 5, 0, KEY)
     pages.close()
@@ -131,7 +155,7 @@ def test_a_page_never_written_is_not_read(tmp_path: Path):
 @given(at=st.integers(0, 399), flip=st.integers(1, 255))
 def test_any_flipped_byte_of_a_record_is_found(at: int, flip: int, tmp_path_factory):
     pages = filled(tmp_path_factory.getbasetemp(), count=4)
-    place = file._start(4) + at
+    place = pages._start + at
     (byte,) = os.pread(pages._fd, 1, place)
     os.pwrite(pages._fd, bytes([byte ^ flip]), place)
     damaged = at // 100
@@ -163,7 +187,7 @@ def read_all(path: Path) -> None:
 
 def test_records_in_each_others_place_are_found(tmp_path: Path):
     pages = filled(tmp_path)
-    os.pwrite(pages._fd, record(100, 4).numpy().data, file._start(10) + 3 * 100)
+    os.pwrite(pages._fd, record(100, 4).numpy().data, pages._start + 3 * 100)
     with pytest.raises(StoreError, match="page 3 is damaged"):
         pages.read(3, torch.empty(100, dtype=torch.uint8))
     pages.close()
@@ -217,7 +241,7 @@ def test_foreign_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_file_cut_off_while_open_is_noticed(tmp_path: Path):
     pages = filled(tmp_path)
-    os.ftruncate(pages._fd, file._start(10) + 250)
+    os.ftruncate(pages._fd, pages._start + 250)
     pages.read_many([0, 1], out := torch.empty(2, 100, dtype=torch.uint8))
     assert torch.equal(out, rows(100, [0, 1]))
     with pytest.raises(StoreError, match="ends within pages 1 to 3"):

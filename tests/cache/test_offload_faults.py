@@ -19,14 +19,15 @@ from longspan.cache.offload import PageFile, Resident
 from longspan.errors import StoreError
 
 
-@pytest.mark.parametrize("name", [None, "pages"])
 @pytest.mark.parametrize(
-    ("call", "number", "says"),
+    ("call", "number", "says", "name"),
     [
-        ("posix_fallocate", errno.ENOSPC, "bytes for offloaded pages were refused: the disk is full; free some"),
-        ("posix_fallocate", errno.EFBIG, "raise the limit"),
-        ("pwrite", errno.ENOSPC, "the disk is full"),
-        ("pwrite", errno.EIO, os.strerror(errno.EIO)),
+        ("posix_fallocate", errno.ENOSPC, "bytes for offloaded pages were refused: the disk is full; free some", None),
+        ("posix_fallocate", errno.ENOSPC, "the disk is full; free some", "pages"),
+        ("posix_fallocate", errno.EFBIG, "raise the limit", None),
+        # a file without a name is not written to before its first record
+        ("pwrite", errno.ENOSPC, "the disk is full", "pages"),
+        ("pwrite", errno.EIO, os.strerror(errno.EIO), "pages"),
     ],
 )
 def test_a_file_that_cannot_be_made_leaves_nothing(
@@ -100,12 +101,12 @@ def test_a_write_that_fails_leaves_no_half_page(tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", pwrite)
         with pytest.raises(StoreError, match="page 3 cannot be written: the disk is full"):
-            resident.put(3, record(100, 77))
+            resident.put([3], record(100, 77)[None])
     for read in (lambda: resident.get([3]), lambda: pages.read(3, torch.empty(100, dtype=torch.uint8))):
         with pytest.raises(StoreError, match="page 3 was never written"):
             read()
     assert torch.equal(resident.get([2, 4]), rows(100, [2, 4]))
-    resident.put(3, record(100, 78))
+    resident.put([3], record(100, 78)[None])
     assert torch.equal(resident.get([3, 4])[0], record(100, 78))
     pages.close()
 

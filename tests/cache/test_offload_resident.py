@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from page_files import KEY, count_reads, filled, record, rows
 
-from longspan.cache.offload import PageFile, Resident, file
+from longspan.cache.offload import PageFile, Resident
 from longspan.errors import StoreError, UsageError
 
 
@@ -22,7 +22,6 @@ def test_a_budget_that_holds_nothing_is_refused(tmp_path: Path):
     pages = filled(tmp_path)
     with pytest.raises(UsageError, match="99 bytes for resident pages hold none of 100 bytes"):
         Resident(pages, 99)
-    assert Resident(pages, 10**12)._records.shape == (10, 100)  # never more than the file has
     pages.close()
 
 
@@ -61,13 +60,26 @@ def test_a_page_that_cannot_be_read_never_becomes_resident(tmp_path: Path):
     pages = filled(tmp_path)
     resident = Resident(pages, 300)
     resident.get([0, 1, 2])
-    os.pwrite(pages._fd, bytes(100), file._start(10) + 400)
+    os.pwrite(pages._fd, bytes(100), pages._start + 400)
     for _ in range(2):
         with pytest.raises(StoreError, match="page 4 is damaged"):
             resident.get([2, 3, 4])
         assert 4 not in resident.resident
     assert torch.equal(resident.get([2, 3, 1]), rows(100, [2, 3, 1]))
     pages.close()
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_many_at_once(tmp_path: Path, count: int):
+    resident = Resident(filled(tmp_path, count=4), 300)
+    resident.get([0, 1, 2])
+    resident.extend(6)
+    ids = [2, 3, 4, 7, 8, 9, 0][:count]
+    resident.put(ids, rows(100, [50 + i for i in ids]))
+    assert resident.resident.tolist()[-min(count, 3) :] == ids[-3:]
+    assert torch.equal(resident.get(ids), rows(100, [50 + i for i in ids]))
+    assert torch.equal(resident.get([1]), rows(100, [1]))
+    resident.file.close()
 
 
 class ResidentMachine(RuleBasedStateMachine):
@@ -86,7 +98,7 @@ class ResidentMachine(RuleBasedStateMachine):
     @rule(index=st.integers(0, COUNT - 1))
     def put(self, index: int) -> None:
         self.written += 1
-        self.resident.put(index, record(self.SIZE, self.written))
+        self.resident.put([index], record(self.SIZE, self.written)[None])
         self.seeds[index] = self.written
         self.model.pop(index, None)
         while len(self.model) >= self.SLOTS:

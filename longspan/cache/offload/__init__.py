@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from longspan.cache.offload.file import PageFile
 from longspan.cache.offload.resident import Resident
+from longspan.cache.offload.store import Offloaded
 
-__all__ = ["PageFile", "Resident"]
+__all__ = ["Offloaded", "PageFile", "Resident"]

@@ -2,8 +2,8 @@
 
     header (one block) | checksums, 8 bytes a record (whole blocks) | records of one size, side by side
 
-Reads and writes go through preadv and pwrite into buffers of our own: a memory map would count as resident memory,
-and a full disk would kill the process. The file is allocated whole when it is made. Needs a POSIX system.
+A file without a name has only the records: it can grow, and nobody else will ever read it. Reads and writes go through preadv and pwrite into buffers of our own: a memory map would count as resident memory,
+and a full disk would kill the process. Disk space is allocated before it is written. Needs a POSIX system.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from longspan.cache.offload.system import (
     view,
     write,
 )
-from longspan.errors import StoreError, UsageError
+from longspan.errors import DamagedPage, StoreError, UsageError
 
 MAGIC = b"longspan"
 VERSION = 1
@@ -52,10 +52,15 @@ class PageFile:
     """
 
     def __init__(self, fd: int, where: str, path: str | None, record_bytes: int, table: np.ndarray) -> None:
-        self.record_bytes, self.count, self.path = record_bytes, len(table), path
+        self.record_bytes, self.path = record_bytes, path
         self._fd, self._where, self._table = fd, where, table
-        self._start = _start(self.count)
+        self._start = _start(self.count) if path is not None else 0
         self._closer = weakref.finalize(self, os.close, fd)
+
+    @property
+    def count(self) -> int:
+        """Records that there is room for."""
+        return len(self._table)
 
     @classmethod
     def create(
@@ -68,7 +73,7 @@ class PageFile:
         folder = os.fspath(folder)
         path = None if name is None else os.path.join(folder, name)
         where = path or folder
-        size = _start(count) + count * record_bytes
+        size = count * record_bytes + (0 if path is None else _start(count))
         what = f"{size:,} bytes for offloaded pages were refused"
         try:
             fd = nameless(folder) if path is None else os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -77,9 +82,10 @@ class PageFile:
         try:
             if path is not None:
                 lock(fd, path)
-            allocate(fd, size)
-            head = HEADER.pack(MAGIC, VERSION, 0, record_bytes, count, _digest(key))
-            write(fd, memoryview(head + zlib.crc32(head).to_bytes(4, "little")), 0)
+            allocate(fd, 0, size)
+            if path is not None:
+                head = HEADER.pack(MAGIC, VERSION, 0, record_bytes, count, _digest(key))
+                write(fd, memoryview(head + zlib.crc32(head).to_bytes(4, "little")), 0)
         except BaseException as error:
             os.close(fd)
             if path is not None:
@@ -111,20 +117,52 @@ class PageFile:
             raise
         return cls(fd, path, path, record_bytes, table)
 
+    def extend(self, count: int) -> None:
+        """Room for `count` more records. Raises StoreError, with nothing changed, when the disk refuses."""
+        assert self.path is None, "a file with a name has a checksum for each record in front of all of them"
+        self.check(np.empty(0, np.int64))
+        old = self.count * self.record_bytes
+        try:
+            allocate(self._fd, old, count * self.record_bytes)
+        except OSError as error:
+            what = f"{count * self.record_bytes:,} more bytes for offloaded pages were refused"
+            raise refusal(self._where, what, error) from error
+        self._table = np.concatenate((self._table, np.zeros(count, np.uint64)))
+
     def write(self, index: int, data: Data) -> None:
         """Record `index` becomes `data`. Raises StoreError; the record then counts as never written."""
-        self.check(np.asarray([index]))
         record = view(data)
         if len(record) != self.record_bytes:
             raise UsageError(f"offload: a record of {len(record)} bytes, where each has {self.record_bytes}")
-        entry = np.array([zlib.crc32(record) | WRITTEN], np.uint64)
-        self._table[index] = 0
+        self._write([index], record)
+
+    def write_many(self, indices: Numbers, data: Tensor) -> None:
+        """Records indices[i] become the rows of data, uint8 [n, record_bytes]; those that follow one another in both
+        are written in one call. Raises StoreError; the records of that call then count as never written."""
+        wanted = numbers(indices)
+        assert data.shape == (len(wanted), self.record_bytes), "a row of `data` is a record"
+        if not len(wanted):
+            return
+        flat, size = view(data), self.record_bytes
+        cuts = (np.flatnonzero(np.diff(wanted) != 1) + 1).tolist()
+        for a, b in zip([0, *cuts], [*cuts, len(wanted)], strict=True):
+            self._write(wanted[a:b], flat[a * size : b * size])
+
+    def _write(self, indices: Numbers, data: memoryview) -> None:
+        """Records that follow one another."""
+        wanted, size = numbers(indices), self.record_bytes
+        self.check(wanted)
+        sums = (zlib.crc32(data[i * size : (i + 1) * size]) | WRITTEN for i in range(len(wanted)))
+        entries = np.fromiter(sums, np.uint64, len(wanted))
+        first = int(wanted[0])
+        self._table[wanted] = 0
         try:
-            write(self._fd, record, self._start + index * self.record_bytes)
-            write(self._fd, entry.data.cast("B"), BLOCK + 8 * index)
+            write(self._fd, data, self._start + first * size)
+            if self.path is not None:
+                write(self._fd, entries.data.cast("B"), BLOCK + 8 * first)
         except OSError as error:
-            raise refusal(self._where, f"page {index} cannot be written", error) from error
-        self._table[index] = entry[0]
+            raise refusal(self._where, f"page {first} cannot be written", error) from error
+        self._table[wanted] = entries
 
     def read(self, index: int, out: Tensor) -> None:
         """Record `index` into out, uint8 [record_bytes]."""
@@ -134,7 +172,7 @@ class PageFile:
         """Record indices[i] into row rows[i] of out, uint8 [n, record_bytes]; rows: 0, 1, … unless given.
 
         Records that lie side by side in the file are read in one call, in whatever order they are asked for. Raises
-        StoreError, naming the page, for one that was never written, is cut off or does not match its checksum; `out`
+        DamagedPage, naming the page, for one that was never written, is cut off or does not match its checksum; `out`
         holds anything then.
         """
         wanted = numbers(indices)
@@ -147,7 +185,7 @@ class PageFile:
         wanted, target = wanted[order], target[order]
         missing = wanted[self._table[wanted] == 0]
         if missing.size:
-            raise StoreError(f"{self._where}: page {missing[0]} was never written; read its text again")
+            raise DamagedPage(f"{self._where}: page {missing[0]} was never written; read its text again")
         flat, size = view(out), self.record_bytes
         records = [flat[row * size : (row + 1) * size] for row in target.tolist()]
         cuts = (np.flatnonzero(np.diff(wanted) != 1) + 1).tolist()
@@ -157,7 +195,7 @@ class PageFile:
         sums = np.fromiter((zlib.crc32(record) for record in records), np.uint64, len(records))
         damaged = wanted[sums | np.uint64(WRITTEN) != self._table[wanted]]
         if damaged.size:
-            raise StoreError(
+            raise DamagedPage(
                 f"{self._where}: page {damaged[0]} is damaged, its checksum does not match; read its text again"
             )
 
@@ -189,10 +227,10 @@ class PageFile:
         try:
             whole = read(self._fd, records, self._start + first * self.record_bytes)
         except OSError as error:
-            raise refusal(self._where, f"page {first} cannot be read", error) from error
+            raise DamagedPage(str(refusal(self._where, f"page {first} cannot be read", error))) from error
         if not whole:
             last = first + len(records) - 1
-            raise StoreError(f"{self._where}: the file ends within pages {first} to {last}; read their text again")
+            raise DamagedPage(f"{self._where}: the file ends within pages {first} to {last}; read their text again")
 
 
 def _start(count: int) -> int:

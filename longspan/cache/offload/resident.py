@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from longspan.cache.offload.file import PageFile
-from longspan.cache.offload.system import Data, Numbers, numbers, view
+from longspan.cache.offload.system import Numbers, numbers
 from longspan.errors import UsageError
 
 
@@ -20,7 +20,7 @@ class Resident:
 
     def __init__(self, file: PageFile, budget: int) -> None:
         """Raises UsageError when not even one record fits."""
-        slots = min(budget // file.record_bytes, file.count)
+        slots = budget // file.record_bytes
         if slots < 1:
             raise UsageError(
                 f"offload: {budget:,} bytes for resident pages hold none of {file.record_bytes:,} bytes; give more"
@@ -71,15 +71,23 @@ class Resident:
             out[torch.from_numpy(again)] = out[torch.from_numpy(first[inverse][again])]
         return out
 
-    def put(self, index: int, data: Data) -> None:
-        """Write a record to the file, and keep it as the most recently used. When writing fails it is nowhere."""
-        self.file.check(np.asarray([index]))
-        self._forget(self._slot[[index]])
-        self.file.write(index, data)
-        slots = self._vacate(1)
-        view(self._records[int(slots[0])])[:] = view(data)
-        self._enter(np.asarray([index]), slots)
-        self._touch(np.asarray([index]))
+    def put(self, indices: Numbers, data: Tensor) -> None:
+        """Write records to the file, no two of one number; the last of them, as many as fit, are then the most
+        recently used. When writing fails none of them is resident."""
+        wanted = numbers(indices)
+        self.file.check(wanted)
+        self._forget(self._slot[wanted])
+        self.file.write_many(wanted, data)
+        stay = min(len(wanted), len(self._holds))
+        slots = self._vacate(stay)
+        self._records[torch.from_numpy(slots)] = data[len(wanted) - stay :]
+        self._enter(wanted[len(wanted) - stay :], slots)
+        self._touch(wanted[len(wanted) - stay :])
+
+    def extend(self, count: int) -> None:
+        """Room for `count` more records in the file."""
+        self.file.extend(count)
+        self._slot = np.concatenate((self._slot, np.full(count, -1, np.int64)))
 
     def _touch(self, ids: np.ndarray) -> None:
         self._used[self._slot[ids]] = self._clock + np.arange(len(ids))

@@ -64,15 +64,16 @@ def lock(fd: int, path: str) -> None:
         ) from error
 
 
-def allocate(fd: int, size: int) -> None:
-    """Give the file `size` bytes of disk now, where the system can, so that it does not run out of space later."""
+def allocate(fd: int, start: int, size: int) -> None:
+    """Give the file `size` bytes of disk from `start` on, where the system can, so that it does not run out of space
+    later."""
     if hasattr(os, "posix_fallocate"):
         try:
-            os.posix_fallocate(fd, 0, size)
+            os.posix_fallocate(fd, start, size)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                 raise
-    os.ftruncate(fd, size)
+    os.ftruncate(fd, start + size)
 
 
 def write(fd: int, data: memoryview, offset: int) -> None:
