@@ -65,6 +65,33 @@ class Group:
         self.count += pages
         self._runs.clear()
 
+    def restore(self, pool: Pool, first: int, count: int, sealed: int, summed: int, expect: int) -> None:
+        """Own as many pages as a group that was saved; whoever calls fills them. expect: tokens in the end."""
+        self.first = first
+        if sealed:
+            assert pool.sealed is not None
+            self.table = pool.sealed.claim(np.full((len(self.layers), self.kv_heads, sealed), -1))
+            self.count = self.sealed = sealed
+        if count > sealed:
+            total = pool.layout.layer_pages(self.window, expect)
+            self.append(pool, count - sealed, min(total, pool.layout.open_pages or total))
+        if summed:
+            self._claim_sums(pool, summed)
+
+    def _claim_sums(self, pool: Pool, new: int) -> np.ndarray:
+        """Own summaries for `new` more columns: their ids [L, G, new]."""
+        assert pool.summaries is not None
+        done = self.summed
+        # page by page, so that those of one lane lie at equal distances while nobody else's come between
+        taken = pool.summaries.claim(np.full((new, len(self.layers), self.kv_heads), -1)).transpose(1, 2, 0)
+        if done + new > self._sums.shape[2]:
+            grown = np.empty((*self._sums.shape[:2], max(2 * done, done + new)), dtype=np.int64)
+            grown[:, :, :done] = self.sums
+            self._sums = grown
+        self._sums[:, :, done : done + new] = taken
+        self.summed += new
+        return taken
+
     def seal(self, pool: Pool, upto: int, start: int) -> None:
         """Store the text pages before `upto` in the pool's format; the pages that they were written in are free.
 
@@ -97,17 +124,10 @@ class Group:
         assert pool.select is not None
         assert pool.summaries is not None
         valid = self._valid(pool, done, new, start)
-        # page by page, so that those of one lane lie at equal distances while nobody else's come between
-        taken = pool.summaries.claim(np.full((new, len(self.layers), self.kv_heads), -1)).transpose(1, 2, 0)
+        taken = self._claim_sums(pool, new)
         for index in range(len(self.layers)):
             flat = torch.from_numpy(self.table[index, :, done : done + new].reshape(-1)).to(pool.device)
             pool.summaries.put(taken[index].reshape(-1), pool.select.summarise(pool.keys[flat], valid))
-        if done + new > self._sums.shape[2]:
-            grown = np.empty((*self._sums.shape[:2], max(2 * done, done + new)), dtype=np.int64)
-            grown[:, :, :done] = self.sums
-            self._sums = grown
-        self._sums[:, :, done : done + new] = taken
-        self.summed += new
 
     def summaries(self, pool: Pool, index: int, columns: int) -> dict[str, torch.Tensor]:
         """Of the first columns of a layer: buffers [G, columns, …], views where they lie at equal distances."""

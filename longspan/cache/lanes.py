@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
 from longspan.cache.eviction.merging import merged
 from longspan.cache.eviction.view import Keep, Policy, View
+from longspan.cache.pages import Pages
 from longspan.cache.pool import Pool
 from longspan.kernels.slots import Seen
 
@@ -75,6 +77,31 @@ class Lanes:
             setattr(twin, name, None if tensor is None else tensor.clone())
         twin._account()
         return twin
+
+    def outline(self) -> list[Any]:
+        """What `restore` needs to know before it is given the arrays."""
+        return [self.table.shape[2], self.counts.tolist(), self.observed_from, self.query_count]
+
+    def arrays(self) -> list[torch.Tensor]:
+        """What is known of slots and queries, in a fixed order."""
+        every = (getattr(self, name) for name in (*NOTES, "query_sum", "query_square"))
+        return [array for array in every if array is not None]
+
+    def held(self) -> list[tuple[Pages, np.ndarray]]:
+        """Where the pages lie: ids [n] of each store, in the order of lanes and of slots."""
+        return [(self.pool, self.table[self.table >= 0])]
+
+    def restore(self, outline: list[Any], fill: Callable[[torch.Tensor], None]) -> None:
+        """Own as many pages as lanes that were saved; whoever calls fills them. fill: reads an array in place."""
+        columns, counts, self.observed_from, self.query_count = outline
+        self.counts = np.asarray(counts, dtype=np.int64)
+        self.table = np.full((*self.counts.shape, columns), -1, dtype=np.int64)
+        wanted = np.arange(columns) < self._columns(self.counts)[..., None]
+        self.table[wanted] = self.pool.claim(np.full(int(wanted.sum()), -1))
+        self._fresh(columns * self.pool.layout.page)
+        self._account()
+        for array in self.arrays():
+            fill(array)
 
     @property
     def owned(self) -> int:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+import abc
 
+import numpy as np
+from torch import Tensor
+
+from longspan.cache.formats.format import Buffers, Stored
+from longspan.cache.formats.format import total as bytes_of
 from longspan.errors import DoesNotFit
 
 
@@ -25,7 +30,7 @@ class Budget:
         self.owned -= size
 
 
-class Pages:
+class Pages(abc.ABC):
     """Who owns which of `total` numbered pages, and what they cost under a budget.
 
     A page is free or owned; `free + owned == total` at any time where the budget is for these pages alone. Pages shared
@@ -34,12 +39,21 @@ class Pages:
     else is left.
     """
 
-    def __init__(self, page_bytes: int, total: int, budget: Budget) -> None:
-        self.page_bytes, self.total, self.budget = page_bytes, total, budget
+    def __init__(self, layout: Buffers, total: int, budget: Budget) -> None:
+        """layout: shape and dtype of each buffer of one page."""
+        self.each, self.page_bytes, self.total, self.budget = layout, bytes_of(layout), total, budget
         self._owners = np.zeros(total, dtype=np.int32)
         self._reserved = np.zeros(total, dtype=bool)
         self._top = 0  # pages at and above were never touched, so searches end here
         self.owned = 0
+
+    @abc.abstractmethod
+    def put(self, ids: np.ndarray, stored: Stored) -> None:
+        """Write owned pages: ids [n], buffers [n, …]."""
+
+    @abc.abstractmethod
+    def take(self, ids: Tensor) -> Stored:
+        """Buffers [n, …] of owned pages ids [n], copied."""
 
     @property
     def free(self) -> int:

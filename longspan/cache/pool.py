@@ -8,6 +8,7 @@ import torch
 from longspan.cache.bytes import Layout
 from longspan.cache.eviction.view import Policy
 from longspan.cache.formats.format import Buffers, Format, Stored
+from longspan.cache.formats.format import total as bytes_of
 from longspan.cache.offload.store import Offloaded
 from longspan.cache.pages import Budget, Pages
 from longspan.cache.summaries.selection import Selection
@@ -27,8 +28,7 @@ class Slab(Pages):
 
         Raises DoesNotFit when memory is refused.
         """
-        page_bytes = sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in layout.values())
-        super().__init__(page_bytes, (budget.limit if size is None else size) // page_bytes, budget)
+        super().__init__(layout, (budget.limit if size is None else size) // bytes_of(layout), budget)
         self.device = device
         try:
             self.buffers = {
@@ -42,13 +42,11 @@ class Slab(Pages):
             ) from error
 
     def put(self, ids: np.ndarray, stored: Stored) -> None:
-        """Write owned pages: ids [n], buffers [n, …]."""
         at = torch.from_numpy(ids).to(self.device)
         for name, buffer in self.buffers.items():
             buffer[at] = stored[name]
 
     def take(self, ids: torch.Tensor) -> Stored:
-        """Buffers [n, …] of owned pages ids [n], copied."""
         return {name: buffer[ids] for name, buffer in self.buffers.items()}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from longspan.cli import options, say
-from longspan.cli.answers import follow
+from longspan.engine.answers import follow
 from longspan.errors import DoesNotFit, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def chat(
     select: options.Select = None,
     place: options.Place = None,
     offload: options.Offload = None,
-    resident: options.Resident = "64MB",
+    resident: options.Resident = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     memory: options.Memory = None,

@@ -1,231 +1,155 @@
-"""`longspan demo`: facts planted in a text far longer than the embedded model was trained on, and looked up again."""
+"""`longspan demo`: a real text hundreds of times longer than the model was trained on, read in bounded memory."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import random
-import warnings
+import time
 from collections.abc import Callable
-from collections.abc import Sequence as Seq
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from longspan.cli import options, say
-from longspan.cli.answers import Answers, answer
-from longspan.engine import prompts
 from longspan.errors import UsageError
-from longspan.evals import lookup
 
 if TYPE_CHECKING:
-    from longspan.engine.generate import Output
+    from longspan.engine.answers import Answers
     from longspan.engine.llm import LLM
+    from longspan.evals.needles import Needle
 
-FACTS = 20
-SHORT = 2000
-"""Tokens of the texts inside the trained length, at most."""
-ANSWER_TOKENS, TEMPLATE_TOKENS = 16, 16
-"""Kept free in each text, beside the question's own, for the answer and for the template around it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Planted:
-    """A text with facts in it, questions about some of them, and how deep each of those stands (0 … 1)."""
-
-    text: str
-    questions: tuple[lookup.Question, ...]
-    depths: tuple[float, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Answered:
-    question: str
-    expected: str
-    answer: str
-    right: bool
-    depth: float
+MEMORY = "400MB"
+DEPTHS = 10
+STREAMING = "streaming:budget=516"
+"""Four sinks and the newest 512 tokens, as StreamingLLM keeps them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """The answers to all questions, and what it took."""
+    """What one way to read the text came to."""
 
-    answered: tuple[Answered, ...]
+    right: int
+    asked: int
     tokens: int
-    """Of the longest text with its question and answer."""
-    tokens_per_second: float | None
-    ms_per_token: float | None
+    prefill_seconds: float
+    seconds_per_question: float
     kv_bytes_peak: int
-    rope: str
+    plan: dict[str, str]
+    needles: list[dict[str, Any]]
 
     @property
-    def right(self) -> int:
-        return sum(one.right for one in self.answered)
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.prefill_seconds
 
 
 def demo(
     context: typer.Context,
-    tokens: Annotated[int, typer.Option(metavar="N", help="The text has at least so many.")] = 8192,
-    questions: Annotated[int, typer.Option(metavar="N", help="How many facts to ask about.")] = 20,
+    tokens: Annotated[int, typer.Option(metavar="N", help="Length of the text.")] = 262_144,
+    questions: Annotated[int, typer.Option(metavar="N", help="Facts in it, each asked about.")] = 50,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Limit of the KV cache.")] = MEMORY,
     seed: Annotated[int, typer.Option(metavar="N", help="Another text and other facts.")] = 0,
     json: options.Json = False,
     model: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Read a text far longer than the embedded model was trained on, and answer questions about it.
 
-    Invented facts are planted in Python's own documentation, at random depths. The same questions are asked with
-    position scaling and without, and as many others inside the trained length.
+    Invented facts stand at even depths of Python's own sources and documentation. The plan follows from the memory.
+    Beside it: what full attention would need, what plain StreamingLLM forgets, and the same questions about texts
+    inside the trained length.
     """
-    if questions < 1:
-        raise UsageError(f"--questions: {questions}; ask at least 1")
-    if seed < 0:
-        raise UsageError(f"--seed: {seed}; give a whole number, 0 or more")
-    _check_tokens(tokens, max(FACTS, questions))
-    llm = options.load(model)
-    trained = llm.shape.trained
-    # in every comparison the facts to choose from are as many, and none has a name that was trained on
-    long = [plant_at_least(llm, seed, tokens, max(FACTS, questions), questions)]
-    short: list[Planted] = []
-    while sum(len(text.questions) for text in short) < questions:
-        left = questions - sum(len(text.questions) for text in short)
-        rng = random.Random((seed + 1) * 1_000_003 + len(short))
-        short.append(plant(llm, rng, min(SHORT, trained, tokens), FACTS, min(FACTS, left)))
+    from longspan.engine.memory import parse_bytes, peak_rss
+    from longspan.evals.needles import Needles
 
-    tell: Callable[[str], None] = (lambda line: None) if json else print
-    length = _count(llm, long[0].text)
-    tell(f"A text of {length:,} tokens: {length / trained:.1f} times the {trained:,} that the model was trained on")
-    tell(f"(Python's documentation), with {max(FACTS, questions)} invented facts; {questions} are asked about.\n")
-    scaled = attempt(llm, long, lambda i, one: tell(_line(i, one)))
+    if tokens < 1 or tokens > 1 << 32:
+        raise UsageError(f"--tokens: {tokens}; give the length of the text, as in 262144")
+    suite = Needles(length=tokens, questions=questions, depths=DEPTHS, phrasing="plain", seed=seed)
+    options.check(memory=memory)
+    tell: Callable[[str], None] = (lambda line: None) if json else (lambda line: print(line, flush=True))
+    llm = options.load(model, memory=parse_bytes(memory), context=tokens)
+    trained = llm.shape.trained
+    text = suite.text(llm)
+    tell(f"A text of {tokens:,} tokens, {tokens / trained:,.0f} times the {trained:,} that the model was trained on:")
+    tell(f"Python's library and documentation, with {questions:,} invented facts at {DEPTHS} depths.")
+    tell(f"Plan for {memory}: {' '.join(f'--{name} {value}' for name, value in llm.plan.texts.items())}")
+    tell(f"  because {llm.plan.why}\n")
+    far = attempt(llm, suite, text, lambda row: tell(row))
+    peak = peak_rss()
+    full = llm.shape.layout(llm.dtype.itemsize, llm.layout.page).bytes(tokens)
+    heads = sum(layer.window is None for layer in llm.shape.layers) * llm.shape.heads
+    products = tokens * (tokens - 1) * heads * llm.shape.head_dim  # two products of half of all pairs
+    disk = llm.pool.disk_bytes
     tell(
-        f"\nWith scaling: {scaled.right} of {questions} right\n"
-        f"  {scaled.tokens:,} tokens read at {say.rate(scaled.tokens_per_second)}, "
-        f"{say.milliseconds(scaled.ms_per_token)} per new token\n"
-        f"  KV cache {say.size(scaled.kv_bytes_peak)} at its peak, rope {scaled.rope}\n"
+        f"\n{far.right:,} of {far.asked:,} right. Read at {say.rate(far.tokens_per_second)}, "
+        f"{far.seconds_per_question:.2g} s a question.\n"
+        f"Peak memory of the process {say.size(peak)}, of it KV cache {say.size(far.kv_bytes_peak)}"
+        f"{f'; {say.size(disk)} of pages in a file' if disk else ''}.\n"
+        f"Full attention would hold {say.size(full)} of KV cache and take {products:.1e} multiply-adds for its scores "
+        "and sums.\n"
     )
-    del llm  # its cache goes before the next one comes
-    llm = options.load(model, rope="checkpoint")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it cannot work is what is shown here
-        bare = attempt(llm, long)
-    sample = next((one for one in bare.answered if not one.right), bare.answered[0])
+    del llm
+    stream = attempt(options.load(model, evict=STREAMING, place="slot"), suite, text)
+    tell(f"StreamingLLM, 4 sinks and the newest 512 tokens: {stream.right:,} of {stream.asked:,}, the rest forgotten")
+    plain = options.load(model)
+    short = [right for right, _ in suite.short(plain)]
     tell(
-        f"Without scaling: {bare.right} of {questions} right, rope {bare.rope}; for instance\n"
-        f"  {sample.question}\n  expected {sample.expected}, answered {_shown(sample.answer)}\n"
-    )
-    inside = attempt(llm, short)
-    tell(f"Inside the trained length ({inside.tokens:,} tokens): {inside.right} of {questions} right\n")
-    tell(
-        f"with scaling {scaled.right} of {questions}; without {bare.right} of {questions}; "
-        f"inside the trained length {inside.right} of {questions}"
+        f"The same questions inside the trained length ({suite.inside} facts a text): {sum(short):,} of {len(short):,}"
     )
     if json:
-        trials = {"with_scaling": scaled, "without_scaling": bare, "inside_trained_length": inside}
         say.dump(
             {
                 "model": model or "embedded",
-                "tokens": length,
+                "tokens": tokens,
                 "trained_tokens": trained,
                 "questions": questions,
                 "seed": seed,
-                **{name: {"right": trial.right, **dataclasses.asdict(trial)} for name, trial in trials.items()},
+                "selected": _report(far),
+                "streaming": _report(stream),
+                "inside_trained_length": {"right": sum(short), "asked": len(short)},
+                "full_attention": {"kv_bytes": full, "multiply_adds": products},
+                "rss_peak_bytes": peak,
+                "disk_bytes": disk,
                 "warnings": say.notes(context).texts,
             }
         )
 
 
-def attempt(llm: LLM, texts: Seq[Planted], told: Callable[[int, Answered], None] = lambda index, one: None) -> Trial:
-    """Read each text once and ask its questions, each from that same text."""
-    from longspan.engine.sample import Sampling
-
-    answered: list[Answered] = []
-    all_answers: list[Answers] = []
-    longest = 0
+def attempt(llm: LLM, suite: Any, text: str, told: Callable[[str], None] = lambda row: None) -> Trial:
+    """Read the text and ask all questions; told of each depth when its last question is answered."""
     llm.pool.reset_peak()
-    for text in texts:
+    held: list[Needle] = []
 
-        def finished(index: int, output: Output, text: Planted = text) -> None:
-            question = text.questions[index]
-            right = lookup.score(output.text, question.answer)
-            one = Answered(question.text, question.answer, output.text.strip(), right, text.depths[index])
-            answered.append(one)
-            told(len(answered), one)
+    def answered(index: int, one: Needle) -> None:
+        if held and held[-1].depth != one.depth:
+            told(_row(held))
+            held.clear()
+        held.append(one)
 
-        split = prompts.questions(llm, text.text, [question.text for question in text.questions])
-        made = answer(llm, split, Sampling(max_new_tokens=ANSWER_TOKENS), finished=finished)
-        longest = max(longest, *(output.tokens_in + output.tokens_out for output in made.outputs))
-        all_answers.append(made)
-    together = Answers(
-        tuple(output for made in all_answers for output in made.outputs),
-        sum(made.tokens_in for made in all_answers),
-        sum(made.prefill_seconds for made in all_answers),
-    )
+    began = time.perf_counter()
+    made: Answers
+    needles, made = suite.long(llm, text, answered)
+    told(_row(held))
+    seconds = time.perf_counter() - began - made.read_seconds
     return Trial(
-        tuple(answered),
-        longest,
-        together.prefill_tokens_per_second,
-        together.decode_ms_per_token,
+        sum(one.right for one in needles),
+        len(needles),
+        made.tokens_in,
+        made.prefill_seconds,
+        seconds / len(needles),
         llm.pool.peak_bytes,
-        together.rope,
+        llm.plan.texts,
+        [dataclasses.asdict(one) for one in needles],
     )
 
 
-def plant_at_least(llm: LLM, seed: int, tokens: int, count: int, asked: int) -> Planted:
-    """As `plant`, but the text alone has at least `tokens` tokens, and hardly more."""
-    whole = tokens + ANSWER_TOKENS + TEMPLATE_TOKENS
-    while True:
-        made = plant(llm, random.Random(seed), whole, count, asked)
-        missing = tokens - _count(llm, made.text)
-        if missing <= 0:
-            return made
-        whole += missing
+def _report(trial: Trial) -> dict[str, Any]:
+    return {**dataclasses.asdict(trial), "tokens_per_second": trial.tokens_per_second}
 
 
-def plant(llm: LLM, rng: random.Random, tokens: int, count: int, asked: int) -> Planted:
-    """Documentation with `count` facts, and questions about `asked` of them; `tokens` with a question and answer."""
-    facts = lookup.make_facts(rng, count, "held_out", phrasing="plain", people=False)
-    chosen = rng.sample(facts, asked)
-    questions = tuple(lookup.ask(rng, fact, "plain") for fact in chosen)
-    room = tokens - ANSWER_TOKENS - TEMPLATE_TOKENS - max(_count(llm, question.text) for question in questions)
-    room -= sum(_count(llm, fact.sentence + "\n") for fact in facts)
-    if room < 0:
-        raise UsageError(
-            f"{tokens:,} tokens do not hold {count} facts and a question; this model needs at least {tokens - room:,}"
-        )
-    around = documentation(rng, lambda part: _count(llm, part), room)
-    text = lookup.plant(around, [fact.sentence for fact in facts], rng)
-    return Planted(text, questions, tuple(text.index(fact.sentence + "\n") / len(text) for fact in chosen))
-
-
-def documentation(rng: random.Random, count: Callable[[str], int], room: int) -> str:
-    """Lines of this Python's documentation that make up to `room` tokens, its topics in an order drawn from `rng`."""
-    from pydoc_data.topics import topics
-
-    lines: list[str] = []
-    while True:
-        order = sorted(topics)
-        rng.shuffle(order)
-        for name in order:
-            for line in [*topics[name].strip().splitlines(keepends=True), "\n", "\n"]:
-                room -= count(line)
-                if room < 0:
-                    return "".join(lines)
-                lines.append(line)
-
-
-def _check_tokens(tokens: int, facts: int) -> None:
-    if not 1 <= tokens <= 1 << 32:
-        raise UsageError(f"--tokens: {tokens}; give a length that holds {facts} facts, as in 8192")
-
-
-def _count(llm: LLM, text: str) -> int:
-    return len(llm.encode(text, special=False))
-
-
-def _line(index: int, one: Answered) -> str:
-    mark = "right" if one.right else "wrong"
+def _row(held: list[Needle]) -> str:
+    """One depth: how many were right, and an example; a wrong one where there is one."""
+    one = next((one for one in held if not one.right), held[0])
     said = one.answer if one.right else f"{_shown(one.answer)}, expected {one.expected}"
-    return f"{index:>3}  {mark}  at {math.floor(100 * one.depth):>2} %  {one.question}\n{'':>19}{said}"
+    right = sum(one.right for one in held)
+    return f"at {100 * one.depth:>2.0f} %  {right} of {len(held)} right   {one.question} {said}"
 
 
 def _shown(answer: str) -> str:

@@ -40,7 +40,7 @@ def run(
     select: options.Select = None,
     place: options.Place = None,
     offload: options.Offload = None,
-    resident: options.Resident = "64MB",
+    resident: options.Resident = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     memory: options.Memory = None,

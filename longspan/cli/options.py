@@ -65,7 +65,11 @@ Offload = Annotated[
     ),
 ]
 Resident = Annotated[
-    str, typer.Option(metavar="SIZE", help="With --offload: memory for the pages that were used last.")
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="With --offload: memory for the pages that were used last. [default: 64MB, at most a quarter of --memory]",
+    ),
 ]
 Dtype = Annotated[
     str, typer.Option(metavar="DTYPE", help="auto (as stored), float32, bfloat16 or float16, for weights and cache.")
@@ -110,7 +114,7 @@ def check(
     select: str | None = None,
     place: str | None = None,
     offload: str | None = None,
-    resident: str = "64MB",
+    resident: str | None = None,
     memory: str | None = None,
     page: int = 64,
     chunk: int = 1024,
@@ -128,7 +132,8 @@ def check(
     Plan.parse(format or "dense", evict or "none", select or "all", place or "text", offload)
     if memory is not None:
         parse_bytes(memory)
-    parse_bytes(resident, "resident")
+    if resident is not None:
+        parse_bytes(resident, "resident")
     if page not in PAGE_SIZES:
         raise UsageError(f"page: {page} tokens; choose one of {', '.join(map(str, PAGE_SIZES))}")
     if chunk < 1:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from longspan.cli import options, say, texts
-from longspan.cli.answers import Answers, answer
 from longspan.engine import prompts
+from longspan.engine.answers import Answers, answer
 from longspan.errors import UsageError
 
 if TYPE_CHECKING:
     from longspan.engine.generate import Output
     from longspan.engine.llm import LLM
+    from longspan.engine.session import Session
+
+
+USUAL = {"format": "dense", "evict": "none", "select": "all", "place": "text", "offload": "none"}
+TEMPLATE = 64
+"""Tokens that a chat template may put around a text and its question."""
 
 
 def run(
@@ -36,7 +43,7 @@ def run(
     select: options.Select = None,
     place: options.Place = None,
     offload: options.Offload = None,
-    resident: options.Resident = "64MB",
+    resident: options.Resident = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     memory: options.Memory = None,
@@ -55,14 +62,24 @@ def run(
         int | None, typer.Option(metavar="N", help="With --json: log-probabilities, and those of N alternatives.")
     ] = None,
     ignore_eos: options.IgnoreEos = False,
+    save: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Keep the text, as it was read, in this file, for --resume.")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Go on with a text that was kept, without reading it again."),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Continue a text of any length, or answer questions about it.
 
     The text is --prompt and every --file, or else standard input. With --question it is read once and each
-    question is asked about it alone, through the model's chat template where it has one.
+    question is asked about it alone, through the model's chat template where it has one. With --memory, what is not
+    given of --format, --evict, --select, --place and --offload is chosen so that the text fits, and said.
     """
-    text = texts.gather(prompt, file or [])
+    if resume is not None and (prompt is not None or file):
+        raise UsageError("--resume: the text is the one that was kept; leave out --prompt and --file")
+    text = "" if resume is not None else texts.gather(prompt, file or [])
     asked = [texts.clean(one, "--question") for one in question or ()]
     if any(not one.strip() for one in asked):
         raise UsageError("--question: it is empty; leave it out to continue the text")
@@ -92,18 +109,52 @@ def run(
         "backend": backend,
     }
     options.check(**engine)
-    llm = options.load(model, dtype=dtype, device=device, **engine)
+    context_tokens = None
+    if memory is not None and resume is None:
+        context_tokens = longest(model, text, asked) + max_new_tokens
+    llm = options.load(model, dtype=dtype, device=device, context=context_tokens, **engine)
+    if llm.plan.why is not None and any(llm.plan.texts[name] != usual for name, usual in USUAL.items()):
+        say.note(f"{plan_line(llm)}\n  because {llm.plan.why}")
+    session = None if resume is None else llm.resume(resume)
+    if session is not None:
+        text = str(session.meta.get("text", ""))
     split = prompts.questions(llm, text, asked) if asked else prompts.completion(llm, text)
     if not split.rests:
         raise UsageError("the text has no token of this model; give more text")
     printer = _Silent() if json else _Printer(asked)
-    answers = answer(llm, split, settings, printer.started, printer.said, printer.finished)
+
+    def read(kept: Session) -> None:
+        if save is not None:
+            say.note(f"{save}: {say.size(kept.save(save, {'text': text}))}")
+
+    answers = answer(llm, split, settings, printer.started, printer.said, printer.finished, session, read)
     if any(output.finish_reason == "memory" for output in answers.outputs):
         warnings.warn("an answer was cut off, the KV cache is full; raise --memory or shorten the text", stacklevel=2)
     if json:
         say.dump(_report(model, llm, asked, answers) | {"warnings": say.notes(context).texts})
     else:
         say.note(figures(llm, answers))
+
+
+def longest(model: str | None, text: str, asked: list[str]) -> int:
+    """Tokens of the text with its longest question, near enough to choose a plan by."""
+    from longspan.engine.encode import pieces
+    from longspan.engine.llm import EMBEDDED
+    from longspan.model.load import tokenizer_of
+
+    tokenizer = tokenizer_of(EMBEDDED if model is None else model)
+    if tokenizer is None:
+        raise UsageError("this checkpoint has no tokenizer; use the library with token ids")
+
+    def ids(part: str) -> list[int]:
+        return list(tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"])
+
+    return len(pieces(ids, text)) + max((len(ids(one)) for one in asked), default=0) + TEMPLATE
+
+
+def plan_line(llm: LLM) -> str:
+    """The plan as the options that give it."""
+    return "plan: " + " ".join(f"--{name} {text}" for name, text in llm.plan.texts.items() if text != USUAL[name])
 
 
 class _Silent:
@@ -186,6 +237,8 @@ def _report(model: str | None, llm: LLM, asked: list[str], answers: Answers) -> 
         "rss_peak_bytes": peak_rss(),
         "rope": answers.rope,
         **llm.plan.texts,
+        "plan_why": llm.plan.why,
+        "disk_bytes": llm.pool.disk_bytes,
     }
 
 

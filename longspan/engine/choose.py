@@ -43,7 +43,7 @@ def choose(case: Case) -> Plan:
 
     1. up to 8 times the trained length, every token stays and is read: dense, else int8, else int4;
     2. every token stays, and questions read the pages that a 2-bit copy of the keys shows them, at a distance that the
-       model knows: dense, int8 or int4, else in a file (`offload`, or the system's folder for temporary files);
+       model knows: dense or int8; the same in a file (`offload`, or the system's folder for temporary files); int4;
     3. the text's first tokens and its newest, as many as fit (`streaming`): the rest is forgotten.
 
     Raises DoesNotFit when not even the last does, UsageError when what was given has no meaning together.
@@ -83,11 +83,13 @@ def _candidates(case: Case) -> Iterator[tuple[dict[str, str], str]]:
     if case.given.get("evict", "none") == "none":
         near = min(max(case.trained // 2 // layout.page, 1) * layout.page, 4096)
         few = {"select": f"sketch:pages={near // layout.page},near={near}", "place": f"far:near={near}"}
-        for format in formats:
-            yield {**few, "format": format}, beyond
         folder = case.given.get("offload") or tempfile.gettempdir()
-        for format in formats:
+        for format in formats[:2]:
+            yield {**few, "format": format}, beyond
+        for format in formats[:2]:
             yield {**few, "format": format, "offload": folder}, f"{beyond}, and these lie in a file"
+        yield {**few, "format": formats[2]}, beyond
+        yield {**few, "format": formats[2], "offload": folder}, f"{beyond}, and these lie in a file"
     if case.given.get("select", "all") == "all" and "offload" not in case.given:
         token = sum(window is None for window in layout.windows) * layout.kv_heads * (layout.page_bytes // layout.page)
         fixed = layout.bytes(1, chunk=case.chunk)

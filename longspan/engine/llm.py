@@ -14,6 +14,7 @@ import torch
 from longspan.attention.step import Segment
 from longspan.cache.bytes import INTERVAL
 from longspan.cache.pool import Pool
+from longspan.engine import saved
 from longspan.engine import session as sessions
 from longspan.engine.choose import Case, choose
 from longspan.engine.encode import PIECE, last_seam, pieces
@@ -32,6 +33,7 @@ from longspan.model.load import load
 from longspan.model.template import render
 
 Prompt = str | Seq[int]
+RESIDENT = 64_000_000
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 
 
@@ -50,7 +52,7 @@ class LLM:
     select: which pages a query reads in layers without a window: "all" (the default), or as in "sketch:pages=8".
     place: at which distance these stand: "text" (the default), "slot", "far:near=512".
     offload: folder for a file that full pages are kept in; it has no name and is gone with the process. resident:
-        memory for those of its pages that were used last.
+        memory for those of its pages that were used last; None: 64 MB, or a quarter of `memory` where that is less.
     context: tokens of the longest text. With `memory`, what is left open of format, evict, select, place and offload
         is chosen so that such a text fits (`longspan.engine.choose`); `plan.why` says why.
     dtype: "auto" (the checkpoint's), "float32", "bfloat16", "float16". device: "auto", "cpu", "cuda".
@@ -71,7 +73,7 @@ class LLM:
         select: str | None = None,
         place: str | None = None,
         offload: str | Path | None = None,
-        resident: int | str = "64MB",
+        resident: int | str | None = None,
         context: int | None = None,
         dtype: str = "auto",
         device: str = "auto",
@@ -87,7 +89,9 @@ class LLM:
         given = {name: text for name, text in chosen.items() if text is not None}
         self.plan = Plan.parse(**given)
         limit = None if memory is None else parse_bytes(memory)
-        held = parse_bytes(resident, "resident")
+        held = RESIDENT if resident is None else parse_bytes(resident, "resident")
+        if resident is None and limit is not None:
+            held = min(held, limit // 4)
         loaded = load(EMBEDDED if model is None else model, dtype=dtype, device=device)
         self.shape, self.tokenizer, self.path = loaded.shape, loaded.tokenizer, loaded.path
         self.dtype, self.device = loaded.dtype, loaded.device
@@ -210,6 +214,14 @@ class LLM:
     def session(self, start: int = 0) -> Session:
         """A text that is kept between turns; see `Session`."""
         return Session(self, start)
+
+    def resume(self, path: str | Path) -> Session:
+        """A session that goes on where `Session.save` wrote it down; `meta` is what was kept with it.
+
+        Raises StoreError when the file is missing or damaged, or was saved under another model, dtype, rope, format,
+        eviction, selection, placement or page size. The file stays as it is.
+        """
+        return Session(self, resumed=saved.load(self, saved.session_path(path)))
 
     # between text and ids
 

@@ -74,6 +74,7 @@ class Plan:
             "evict": "none" if policy is None else spec.render(policy, POLICIES),
             "select": "all" if chosen is None else spec.render(chosen, SELECTIONS),
             "place": spec.render(placement, PLACEMENTS),
+            "offload": offload or "none",
         }
         kept = None if isinstance(stored, Dense) and offload is None else stored
         return cls(kept, policy, chosen, placement, offload, texts)

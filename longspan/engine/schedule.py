@@ -33,8 +33,9 @@ class Text:
     """A text as the engine holds it: all its ids, the part that is cached, and the angles it is cached with.
 
     start: text position of the first id. ahead: ids that are known to follow (a question that is given along with
-    the text), for which the angles are chosen already. restarts: how often it had to be read anew, `lost` times because of the disk. reach: the
-    largest distance that angles are formed of, by the tokens present. turned: ids at the end of the last turn's prompt.
+    the text), for which the angles are chosen already. restarts: how often it had to be read anew, `lost` times of
+    these because of the disk. reach: the largest distance that angles are formed of, by the tokens present. turned:
+    ids at the end of the last turn's prompt.
     """
 
     def __init__(

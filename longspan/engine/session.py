@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from collections.abc import Sequence as Seq
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from longspan.engine import saved
 from longspan.engine.generate import Output, Progress, Request
 from longspan.engine.sample import Sampling
+from longspan.engine.schedule import Text
 from longspan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,16 +29,21 @@ class Session:
     again at the next turn, with the same result.
     """
 
-    def __init__(self, llm: LLM, start: int = 0) -> None:
-        """start: text position of the first token."""
+    def __init__(self, llm: LLM, start: int = 0, resumed: tuple[Text, Mapping[str, Any]] | None = None) -> None:
+        """start: text position of the first token. resumed: a saved text and what was kept with it."""
         self._llm = llm
-        self._text = llm.text([], start)
+        self._text, self.meta = resumed or (llm.text([], start), {})
         self._open = True
 
     @property
     def tokens(self) -> int:
         """Ids of the text so far."""
         return len(self._text.ids)
+
+    @property
+    def ids(self) -> list[int]:
+        """The text so far."""
+        return list(self._text.ids)
 
     @property
     def rope(self) -> str:
@@ -80,6 +88,18 @@ class Session:
         twin = Session(self._llm, self._text.cache.start)
         twin._text = self._llm.scheduler.fork(self._text)
         return twin
+
+    def save(self, path: str | Path, meta: Mapping[str, Any] | None = None) -> int:
+        """Write the text as it is cached to a file, from which `LLM.resume` goes on without reading it again; the bytes
+        of the file. What stood there is replaced when the new file is whole.
+
+        meta: anything JSON can hold, kept with it. Raises StoreError when the disk refuses, UsageError when there is
+        nothing to save.
+        """
+        self._check()
+        if not self._text.ids:
+            raise UsageError("session: nothing was read yet; feed it a text before saving it")
+        return saved.save(self._llm, self._text, saved.session_path(path), dict(meta or {}))
 
     def close(self) -> None:
         """Free the cache. A closed session cannot go on."""

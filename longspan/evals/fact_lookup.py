@@ -287,9 +287,10 @@ def _figures(answers: Seq[Answer]) -> dict[str, Any]:
 
 def _row(figures: dict[str, Any]) -> tuple[str, ...]:
     low, high = figures["interval"]
-    accuracy = "–" if figures["accuracy"] is None else _percent(figures["accuracy"])
-    return f"{figures['right']:,}", f"{figures['asked']:,}", accuracy, f"{_percent(low)} – {_percent(high)}"
+    accuracy = "–" if figures["accuracy"] is None else percent(figures["accuracy"])
+    return f"{figures['right']:,}", f"{figures['asked']:,}", accuracy, f"{percent(low)} – {percent(high)}"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """As tables show it."""
     return f"{100 * share:.1f} %"

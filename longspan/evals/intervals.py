@@ -25,6 +25,27 @@ def wilson(right: int, asked: int) -> tuple[float, float]:
     return low, high
 
 
+def paired(base: int, won: int, lost: int, asked: int) -> tuple[float, float]:
+    """The 95 % interval of the difference of two shares of the same `asked` questions (R. G. Newcombe, 1998,
+    "Improved confidence intervals for the difference between binomial proportions based on paired data", method 10).
+
+    base: right the first time. won: right the second time only. lost: right the first time only.
+    """
+    second = base + won - lost
+    both, neither = base - lost, asked - base - won
+    one, other = wilson(second, asked), wilson(base, asked)
+    p, q = second / asked, base / asked
+    product = second * (asked - second) * base * (asked - base)
+    inner: float = both * neither - won * lost
+    if inner > 0:  # the continuity correction of method 10
+        inner = max(inner - asked / 2, 0)
+    phi = inner / math.sqrt(product) if product else 0.0
+    down, up = (p - one[0], other[1] - q), (one[1] - p, q - other[0])
+    low = math.sqrt(max(down[0] ** 2 - 2 * phi * down[0] * down[1] + down[1] ** 2, 0.0))
+    high = math.sqrt(max(up[0] ** 2 - 2 * phi * up[0] * up[1] + up[1] ** 2, 0.0))
+    return p - q - low, p - q + high
+
+
 def around_mean(values: Sequence[float]) -> tuple[float, float] | None:
     """The 95 % interval of the mean of independent values, by the normal approximation; None for fewer than two."""
     if len(values) < 2:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from longspan.evals.fact_lookup import FactLookup
+from longspan.evals.needles import Needles
 from longspan.evals.perplexity import Perplexity
 from longspan.evals.suite import Suite
 
 SUITES: dict[str, type[Suite]] = {
     "lookup": FactLookup,
+    "needles": Needles,
     "perplexity": Perplexity,
 }

@@ -77,6 +77,12 @@ def load(model: str | Path, *, dtype: str = "auto", device: str = "auto") -> Loa
     return Loaded(weights, text, checked.shape, checked.path, numbers, place)
 
 
+def tokenizer_of(model: str | Path) -> transformers.PreTrainedTokenizerBase | None:
+    """A checkpoint's tokenizer without its weights; None when it has none. Raises ModelError as `load` does."""
+    checked = _checked(model)
+    return tokenizer.load(checked.path, checked.config, checked.shape.vocab)
+
+
 def _checked(model: str | Path) -> _Checked:
     path = folder.resolve(model)
     raw = config.read(path)

@@ -2,8 +2,9 @@
 
     header (one block) | checksums, 8 bytes a record (whole blocks) | records of one size, side by side
 
-A file without a name has only the records: it can grow, and nobody else will ever read it. Reads and writes go through preadv and pwrite into buffers of our own: a memory map would count as resident memory,
-and a full disk would kill the process. Disk space is allocated before it is written. Needs a POSIX system.
+A file without a name has only the records: it can grow, and nobody else will ever read it. Reads and writes go through
+preadv and pwrite into buffers of our own: a memory map would count as resident memory, and a full disk would kill the
+process. Disk space is allocated before it is written. Needs a POSIX system.
 """
 
 from __future__ import annotations

@@ -38,11 +38,11 @@ class Offloaded(Pages):
 
         Raises StoreError when the folder cannot be used, UsageError when `resident` holds no page.
         """
-        self.layout, self.device = layout, device
+        self.device = device
         self._sizes = [torch.Size(shape).numel() * dtype.itemsize for shape, dtype in layout.values()]
         record = sum(self._sizes)
         count = max(STEP // record, 1)
-        super().__init__(record, count, Budget(1 << 62))
+        super().__init__(layout, count, Budget(1 << 62))
         self.resident = Resident(PageFile.create(folder, record, count, b""), resident)
 
     @property
@@ -52,7 +52,7 @@ class Offloaded(Pages):
 
     def put(self, ids: np.ndarray, stored: Stored) -> None:
         """Write owned pages: ids [n], buffers [n, …]. Raises LongspanError when the system refuses."""
-        parts = [stored[name].contiguous().cpu().view(len(ids), -1).view(torch.uint8) for name in self.layout]
+        parts = [stored[name].contiguous().cpu().view(len(ids), -1).view(torch.uint8) for name in self.each]
         with _under_way():
             self.resident.put(ids, torch.cat(parts, 1))
 
@@ -60,7 +60,7 @@ class Offloaded(Pages):
         """Buffers [n, …] of owned pages ids [n]. Raises DamagedPage when one does not match its checksum."""
         records = self.resident.get(ids)
         stored = {}
-        for (name, (shape, dtype)), part in zip(self.layout.items(), torch.split(records, self._sizes, 1), strict=True):
+        for (name, (shape, dtype)), part in zip(self.each.items(), torch.split(records, self._sizes, 1), strict=True):
             stored[name] = part.contiguous().view(dtype).view(len(records), *shape).to(self.device)
         return stored
 

@@ -6,21 +6,25 @@ import dataclasses
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
+from longspan.errors import UsageError
+
 if TYPE_CHECKING:
     from longspan.engine.generate import Output
     from longspan.engine.llm import LLM
     from longspan.engine.prompts import Split
     from longspan.engine.sample import Sampling
+    from longspan.engine.session import Session
 
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
     """outputs: one per question, in order. tokens_in: ids of the text and of all questions. prefill_seconds: the
-    time it took to read them."""
+    time it took to read them, read_seconds of it the text."""
 
     outputs: tuple[Output, ...]
     tokens_in: int
     prefill_seconds: float
+    read_seconds: float
 
     @property
     def tokens_out(self) -> int:
@@ -49,17 +53,28 @@ def answer(
     started: Callable[[int], None] = lambda index: None,
     said: Callable[[str], None] = lambda piece: None,
     finished: Callable[[int, Output], None] = lambda index, output: None,
+    resumed: Session | None = None,
+    read: Callable[[Session], None] = lambda session: None,
 ) -> Answers:
     """Read the common part with a progress bar; then continue it with each rest on its own.
 
-    started and finished are told which prompt it is; said gets the answer's text while it comes.
+    started and finished are told which prompt it is; said gets the answer's text while it comes. resumed: a session
+    that has read it already, which is closed. read: told of the session when it has.
     """
     seconds, outputs = 0.0, []
     longest = max(map(len, prompts.rests))
     llm.scheduler.check(len(prompts.common) + longest)  # refuse before reading, not after
-    with llm.session() as session:
-        if prompts.common:
-            seconds += session.feed(prompts.common, progress=True, ahead=longest).prefill_seconds
+    with resumed or llm.session() as session:
+        held = session.ids
+        if held != prompts.common[: len(held)]:
+            raise UsageError(
+                "--resume: with such a question the text before it has other tokens than those that were kept; leave "
+                "out --resume to read it anew"
+            )
+        if len(held) < len(prompts.common):
+            seconds += session.feed(prompts.common[len(held) :], progress=True, ahead=longest).prefill_seconds
+        read_seconds = seconds
+        read(session)
         last = len(prompts.rests) - 1
         for i, rest in enumerate(prompts.rests):
             started(i)
@@ -71,7 +86,7 @@ def answer(
             finished(i, output)
             seconds += output.prefill_seconds
             outputs.append(output)
-    return Answers(tuple(outputs), len(prompts.common) + sum(map(len, prompts.rests)), seconds)
+    return Answers(tuple(outputs), len(prompts.common) + sum(map(len, prompts.rests)), seconds, read_seconds)
 
 
 def follow(pieces: Generator[str, None, Output], said: Callable[[str], None]) -> Output:

@@ -1,0 +1,216 @@
+"""Facts at even depths of one long text, which is read once and asked about afterwards.
+
+The questions come when the text is in the cache, so nothing that chooses or forgets can have known them. For
+comparison each is asked again about a text inside the trained length that has the same fact among others.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from longspan.engine import prompts
+from longspan.engine.answers import Answers, answer
+from longspan.errors import UsageError
+from longspan.evals import haystack, lookup
+from longspan.evals.fact_lookup import percent, room
+from longspan.evals.intervals import paired, wilson
+from longspan.evals.suite import LENGTH, Progress, Results, option, whole
+
+if TYPE_CHECKING:
+    from longspan.engine.generate import Output
+    from longspan.engine.llm import LLM
+
+PHRASINGS = ("held_out", "plain")
+ROWS = 10
+"""Rows of the table; each sums up as many depths as that takes."""
+BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Needle:
+    """One question and its answers. depth: the share of the text before its fact. inside: whether it was right about a
+    text inside the trained length; None where that was not asked."""
+
+    index: int
+    depth: float
+    question: str
+    expected: str
+    answer: str
+    right: bool
+    inside: bool | None = None
+    inside_answer: str | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """facts, questions and depths, in the order of the text; and the order of the documents around."""
+
+    facts: tuple[lookup.Fact, ...]
+    questions: tuple[lookup.Question, ...]
+    depths: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Needles:
+    """Read one long text, then look facts up that stand at even depths of it."""
+
+    length: int | None = option(
+        None, "TOKENS", "The text with a question and its answer. [default: 1024, or the trained length if shorter]"
+    )
+    questions: int = option(100, "N", "Facts in the text, each asked about once.")
+    depths: int = option(10, "N", "Even depths at which they stand.")
+    inside: int = option(
+        16, "N", "Facts of each text inside the trained length that the same questions are asked about; 0 for none."
+    )
+    phrasing: str = option("held_out", "NAME", "Of facts and questions: held_out (from training), or plain.")
+    seed: int = option(0, "N", "Other facts.")
+
+    def __post_init__(self) -> None:
+        for name, least in (("length", 1), ("questions", 1), ("depths", 1), ("inside", 0), ("seed", 0)):
+            whole(name, getattr(self, name), least)
+        if self.phrasing not in PHRASINGS:
+            raise UsageError(f"phrasing: unknown {self.phrasing!r}; known: {', '.join(PHRASINGS)}")
+
+    def drawn(self) -> Drawn:
+        """All that chance decides; the length does not change it."""
+        rng = random.Random(f"{self.seed}/needles/{self.questions}")
+        phrasing: Any = self.phrasing
+        facts = lookup.make_facts(rng, self.questions, "held_out", phrasing=phrasing, people=False)
+        depths = sorted((i % self.depths + 0.5) / self.depths for i in range(self.questions))
+        return Drawn(tuple(facts), tuple(lookup.ask(rng, fact, phrasing) for fact in facts), tuple(depths))
+
+    def text(self, llm: LLM, own: str | None = None) -> str:
+        """The text with its facts; with any of the questions and an answer it has up to `length` tokens."""
+        assert self.length is not None
+        drawn = self.drawn()
+        hay = haystack.Haystack(haystack.everything(self.seed) if own is None else own)
+        rest = max(room(llm, one) + len(llm.encode(one.text, special=False)) for one in drawn.questions)
+
+        def made(characters: int) -> str:
+            sentences = [fact.sentence for fact in drawn.facts]
+            return lookup.plant(hay.piece(0.0, characters), sentences, random.Random(0), drawn.depths)
+
+        def need(characters: int) -> int:
+            return len(prompts.questions(llm, made(characters), ["?"]).common) + rest + len(prompts_around(llm))
+
+        if need(0) > self.length:
+            raise UsageError(
+                f"length: {self.length:,} tokens do not hold {self.questions:,} facts with a question; give "
+                f"{need(0):,} or more, or fewer questions"
+            )
+        return made(haystack.fit(need, self.length))
+
+    def samples(self, llm: LLM, text: str | None, progress: Progress) -> Iterator[Needle]:
+        total = self.questions * (2 if self.inside else 1)
+        progress(0, total)
+        found = self.long(llm, self.text(llm, text), lambda index, one: progress(index + 1, total))[0]
+        if self.inside:
+            for i, (right, said) in enumerate(self.short(llm)):
+                found[i] = replace(found[i], inside=right, inside_answer=said)
+                progress(self.questions + i + 1, total)
+        yield from found
+
+    def long(self, llm: LLM, text: str, told: Any = lambda index, one: None) -> tuple[list[Needle], Answers]:
+        """The needles of the long text; told of each when it is answered."""
+        drawn = self.drawn()
+        found: list[Needle] = []
+
+        def finished(index: int, output: Output) -> None:
+            question, said = drawn.questions[index], output.text.strip()
+            right = lookup.score(said, question.answer)
+            found.append(Needle(index, drawn.depths[index], question.text, question.answer, said, right))
+            told(index, found[-1])
+
+        split = prompts.questions(llm, text, [question.text for question in drawn.questions])
+        longest = max(room(llm, question) for question in drawn.questions)
+        answers = answer(llm, split, llm.sampling(None, _until(llm, longest)), finished=finished)
+        return found, answers
+
+    def short(self, llm: LLM) -> Iterator[tuple[bool, str]]:
+        """The same questions, each about a text inside the trained length, whose every token is read."""
+        from longspan.engine.llm import LLM as Engine
+
+        plain = Engine(
+            llm.path, dtype=str(llm.dtype).removeprefix("torch."), device=str(llm.device), rope=llm.ropes.choice
+        )
+        drawn = self.drawn()
+        length = min(LENGTH, llm.shape.trained)
+        hay = haystack.Haystack(haystack.held_out(self.seed))
+        for first in range(0, self.questions, BATCH):
+            numbers = range(first, min(first + BATCH, self.questions))
+            asked = [self._inside(plain, drawn, number, hay, length) for number in numbers]
+            longest = max(room(llm, drawn.questions[number]) for number in numbers)
+            outputs = plain.generate(asked, **_until(llm, longest))
+            for number, output in zip(numbers, outputs, strict=True):
+                yield lookup.score(output.text.strip(), drawn.questions[number].answer), output.text.strip()
+
+    def _inside(self, llm: LLM, drawn: Drawn, number: int, hay: haystack.Haystack, length: int) -> list[int]:
+        """The prompt that asks question `number` about a text of `length` tokens with `inside` of the facts."""
+        rng = random.Random(f"{self.seed}/needles/{number}")
+        others = [i for i in range(self.questions) if i != number]
+        chosen = sorted([number, *rng.sample(others, min(self.inside - 1, len(others)))], key=lambda _: rng.random())
+        sentences, place = [drawn.facts[i].sentence for i in chosen], rng.random()
+        depths = sorted(rng.random() for _ in sentences)
+        question = drawn.questions[number]
+
+        def made(characters: int) -> list[int]:
+            text = lookup.plant(hay.piece(place, characters), sentences, rng, depths)
+            return prompts.conversation(llm, text, [question.text])
+
+        most = length - room(llm, question)
+        if len(made(0)) > most:
+            raise UsageError(f"inside: {length:,} tokens do not hold {self.inside} facts; give fewer")
+        return made(haystack.fit(lambda characters: len(made(characters)), most))
+
+    def results(self, samples: Seq[Needle]) -> Results:
+        deep = [[one for one in samples if _row_of(one.depth) == row] for row in range(ROWS)]
+        rows = [(f"{100 * n // ROWS} – {100 * (n + 1) // ROWS} %", part) for n, part in enumerate(deep) if part]
+        table = [(name, *_figures(part)) for name, part in [*rows, ("all", samples)]]
+        values: dict[str, Any] = {
+            "depths": {name: {"right": sum(one.right for one in part), "asked": len(part)} for name, part in rows},
+            "right": sum(one.right for one in samples),
+            "asked": len(samples),
+        }
+        values["interval"] = wilson(values["right"], values["asked"])
+        notes = []
+        both = [one for one in samples if one.inside is not None]
+        if both:
+            lost = sum(bool(one.inside) and not one.right for one in both)
+            won = sum(one.right and not one.inside for one in both)
+            inside = sum(bool(one.inside) for one in both)
+            low, high = paired(inside, won, lost, len(both))
+            difference = (won - lost) / len(both)
+            values |= {"inside": inside, "won": won, "lost": lost, "difference": difference, "paired": (low, high)}
+            table.append(("inside", *_share(inside, len(both))))
+            notes.append(
+                f"Against the same questions inside the trained length: {100 * difference:+.1f} points "
+                f"({100 * low:+.1f} to {100 * high:+.1f}); {lost} lost, {won} won."
+            )
+        return Results(values, ("depth", "right", "asked", "accuracy", "95 % interval"), tuple(table), tuple(notes))
+
+
+def prompts_around(llm: LLM) -> list[int]:
+    """Tokens that may stand around a text and its question, and between them."""
+    return prompts.conversation(llm, "?", ["?"])
+
+
+def _until(llm: LLM, longest: int) -> dict[str, Any]:
+    # a model without a template has no way to end its answer but the line
+    return {"max_new_tokens": longest, "stop": () if llm.has_template else ("\n",)}
+
+
+def _row_of(depth: float) -> int:
+    return min(int(depth * ROWS), ROWS - 1)
+
+
+def _figures(part: Seq[Needle]) -> tuple[str, ...]:
+    return _share(sum(one.right for one in part), len(part))
+
+
+def _share(right: int, asked: int) -> tuple[str, ...]:
+    low, high = wilson(right, asked)
+    return f"{right:,}", f"{asked:,}", percent(right / asked), f"{percent(low)} – {percent(high)}"
