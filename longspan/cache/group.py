@@ -104,14 +104,22 @@ class Group:
         assert pool.format is not None
         span = slice(self.sealed, self.sealed + new)
         valid = self._valid(pool, self.sealed, new, start)
-        for index in range(len(self.layers)):  # layer by layer, so that the copies stay small
-            ids = self.table[index, :, span]
-            flat = torch.from_numpy(ids.reshape(-1)).to(pool.device)
-            stored = pool.format.seal(pool.keys[flat], pool.values[flat], valid)
-            pool.release(ids)
-            taken = pool.sealed.claim(np.full(ids.shape, -1))
-            pool.sealed.put(taken.reshape(-1), stored)
-            self.table[index, :, span] = taken
+        released = 0
+        try:
+            for index in range(len(self.layers)):  # layer by layer, so that the copies stay small
+                ids = self.table[index, :, span].copy()
+                flat = torch.from_numpy(ids.reshape(-1)).to(pool.device)
+                stored = pool.format.seal(pool.keys[flat], pool.values[flat], valid)
+                pool.release(ids)
+                self.table[index, :, span], released = -1, index + 1
+                self.table[index, :, span] = pool.sealed.claim(np.full(ids.shape, -1))
+                pool.sealed.put(self.table[index, :, span].reshape(-1), stored)
+        except BaseException:  # the text is lost, its pages are not: those of all layers are of one kind again
+            for index in range(released):
+                taken = self.table[index, :, span]
+                pool.sealed.release(taken[taken >= 0])
+                self.table[index, :, span] = pool.claim(np.full(taken.shape, -1))
+            raise
         self.sealed += new
         self._runs.clear()
 

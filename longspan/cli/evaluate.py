@@ -52,6 +52,7 @@ def run(
     json: options.Json = False,
 ) -> None:
     """Run a suite with the settings given, and tell its results. The options are those that all suites have."""
+    from longspan.engine.memory import peak_rss
     from longspan.engine.progress import bar
 
     given = suite(**settings)
@@ -90,6 +91,9 @@ def run(
                 **llm.plan.texts,
                 "settings": {**dataclasses.asdict(made.suite), "text": text},  # type: ignore[call-overload]
                 "versions": versions(),
+                "kv_bytes_peak": llm.pool.peak_bytes,
+                "disk_bytes": llm.pool.disk_bytes,
+                "rss_peak_bytes": peak_rss(),
                 "seconds": seconds,
                 "results": made.results.values,
                 "samples": [dataclasses.asdict(sample) for sample in made.samples],
@@ -98,7 +102,11 @@ def run(
         )
     else:
         _show(made)
-        say.note(f"{len(made.samples):,} samples of {made.suite.length:,} tokens, rope {made.rope}, {seconds:,.0f} s")
+        disk = f", {say.size(llm.pool.disk_bytes)} in a file" if llm.pool.disk_bytes else ""
+        say.note(
+            f"{len(made.samples):,} samples of {made.suite.length:,} tokens, rope {made.rope}, {seconds:,.0f} s; "
+            f"KV {say.size(llm.pool.peak_bytes)}{disk}, process {say.size(peak_rss())} at its peak"
+        )
 
 
 def versions() -> dict[str, str]:

@@ -45,8 +45,8 @@ class Haystack:
     def piece(self, place: float, characters: int) -> str:
         """So many characters, from the line on that stands at `place` (0 … 1)."""
         start = self._starts[bisect_left(self._starts, place * self._starts[-1])]
-        times = (start + characters) // len(self._text) + 1
-        return (self._text * times)[start : start + characters]
+        times = (start + characters) // len(self._text)
+        return (self._text * (times + 1) if times else self._text)[start : start + characters]
 
 
 def fit(tokens: Callable[[int], int], limit: int) -> int:

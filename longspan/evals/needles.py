@@ -6,6 +6,7 @@ comparison each is asked again about a text inside the trained length that has t
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
@@ -28,6 +29,9 @@ PHRASINGS = ("held_out", "plain")
 ROWS = 10
 """Rows of the table; each sums up as many depths as that takes."""
 BATCH = 8
+EXACT = 20_000
+"""Tokens up to which the text is as long as it may be, to a few tokens; and characters from which their share in a
+longer one is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +101,20 @@ class Needles:
         def need(characters: int) -> int:
             return len(prompts.questions(llm, made(characters), ["?"]).common) + rest + len(prompts_around(llm))
 
-        if need(0) > self.length:
+        least = need(0)
+        if least > self.length:
             raise UsageError(
-                f"length: {self.length:,} tokens do not hold {self.questions:,} facts with a question; give "
-                f"{need(0):,} or more, or fewer questions"
+                f"length: {self.length:,} tokens do not hold {self.questions:,} facts with a question; give {least:,} "
+                "or more, or fewer questions"
             )
-        return made(haystack.fit(need, self.length))
+        if self.length - least <= EXACT:
+            return made(haystack.fit(need, self.length))
+        # encoding a long text takes seconds, so its length is found in a few steps, to a thousandth
+        sample = hay.piece(0.0, EXACT)
+        characters = int((self.length - least) * EXACT / len(llm.encode(sample, special=False)))
+        while (over := need(characters) - self.length) > 0 or over < -self.length // 1000:
+            characters -= math.ceil(1.02 * (over + self.length / 2000) * characters / (self.length + over - least))
+        return made(characters)
 
     def samples(self, llm: LLM, text: str | None, progress: Progress) -> Iterator[Needle]:
         total = self.questions * (2 if self.inside else 1)

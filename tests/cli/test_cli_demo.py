@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import random
-
 import checkpoints
 import pytest
 
-from longspan import LLM
 from longspan.cli import demo
 from longspan.evals import lookup
 
@@ -19,51 +16,41 @@ def model(tmp_path_factory, chatty):
 
 
 @pytest.fixture(autouse=True)
-def few_facts(monkeypatch):
-    monkeypatch.setattr(demo, "FACTS", 4)
-
-
-def test_every_question_has_its_fact_in_the_text(model):
-    llm = LLM(model)
-    planted = demo.plant(llm, random.Random(3), 3000, 8, 5)
-    assert planted == demo.plant(llm, random.Random(3), 3000, 8, 5)
-    assert planted != demo.plant(llm, random.Random(4), 3000, 8, 5)
-    assert len(planted.questions) == len(planted.depths) == 5
-    for question, depth in zip(planted.questions, planted.depths, strict=True):
-        line = planted.text[round(depth * len(planted.text)) :].splitlines()[0]
-        assert question.answer in line
-        whole = lookup.prompt(planted.text, question)
-        assert 2800 < len(llm.encode(whole)) < 3000 - demo.ANSWER_TOKENS
+def few_depths(monkeypatch):
+    monkeypatch.setattr(demo, "DEPTHS", 4)
 
 
 def test_the_figures_are_those_of_the_run(cli, model):
-    report = cli("demo", "--model", model, "--tokens", 1500, "--questions", 2, "--json").json
-    assert (report["trained_tokens"], report["questions"]) == (700, 2)
-    assert 1500 <= report["tokens"] < 1700, "the text alone has what was asked for"
-    scaled, bare, inside = (report[name] for name in ("with_scaling", "without_scaling", "inside_trained_length"))
-    assert scaled["rope"].startswith("yarn:factor=2.")
-    assert bare["rope"] == inside["rope"] == "default"
-    assert [one["question"] for one in scaled["answered"]] == [one["question"] for one in bare["answered"]]
-    assert inside["tokens"] <= 700 < report["tokens"] < scaled["tokens"] == bare["tokens"]
-    for trial in (scaled, bare, inside):
-        assert len(trial["answered"]) == 2
-        assert trial["right"] == sum(one["right"] for one in trial["answered"])
-        for one in trial["answered"]:
+    report = cli("demo", "--model", model, "--tokens", 8000, "--questions", 6, "--memory", "4MB", "--json").json
+    assert (report["trained_tokens"], report["questions"], report["tokens"]) == (700, 6, 8000)
+    chosen, stream = report["selected"], report["streaming"]
+    assert chosen["plan"]["select"].startswith("sketch")
+    assert (stream["plan"]["evict"], stream["plan"]["place"]) == ("streaming:budget=516", "slot")
+    for trial in (chosen, stream):
+        assert trial["asked"] == len(trial["needles"]) == 6
+        assert trial["right"] == sum(one["right"] for one in trial["needles"])
+        assert 7900 <= trial["tokens"] - 6 * 40 <= 8400
+        assert sorted({one["depth"] for one in trial["needles"]}) == [0.125, 0.375, 0.625, 0.875]
+        for one in trial["needles"]:
             assert one["right"] == lookup.score(one["answer"], one["expected"])
-    assert scaled["kv_bytes_peak"] > inside["kv_bytes_peak"]
+    assert stream["kv_bytes_peak"] < chosen["kv_bytes_peak"] <= 4_000_000
+    assert report["full_attention"]["kv_bytes"] > 4_000_000
+    assert report["inside_trained_length"]["asked"] == 6
     assert report["warnings"] == []
 
 
-def test_people_see_each_question_and_the_sum(cli, model):
-    result = cli("demo", "--model", model, "--tokens", 1500, "--questions", 5, "--seed", 1)
-    assert (result.code, result.err) == (0, "")
+def test_people_see_a_line_for_each_depth_and_what_it_took(cli, model):
+    result = cli("demo", "--model", model, "--tokens", 4000, "--questions", 5, "--memory", "8MB", "--seed", 1)
+    assert result.code == 0
     lines = result.out.splitlines()
-    assert sum(" at " in line and "%" in line for line in lines) == 5
-    assert lines[-1] == "with scaling 0 of 5; without 0 of 5; inside the trained length 0 of 5"
-    assert max(map(len, lines)) <= 110
+    assert [line.split(" %")[0] for line in lines if line.startswith("at ")] == ["at 12", "at 38", "at 62", "at 88"]
+    for said in ("tok/s", "Peak memory of the process", "Full attention would hold", "StreamingLLM", "inside the"):
+        assert said in result.out
 
 
-@pytest.mark.parametrize("options", [["--tokens", 100], ["--tokens", 0], ["--questions", 0], ["--seed", -1]])
+@pytest.mark.parametrize(
+    "options", [["--tokens", 100], ["--tokens", 0], ["--questions", 0], ["--seed", -1], ["--memory", "x"]]
+)
 def test_what_cannot_be_shown_is_refused(cli, model, options):
     result = cli("demo", "--model", model, *options)
     assert (result.code, result.out) == (2, "")
