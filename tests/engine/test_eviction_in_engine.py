@@ -90,7 +90,7 @@ def test_what_is_left_is_attended_as_under_a_mask(name: str, heads: int, folder:
     """One layer, so that keys do not depend on what was evicted: the next logits are those of the whole text under a
     mask that hides, head by head, what went."""
     path = folder("llama", num_hidden_layers=1, num_key_value_heads=heads)
-    llm = LLM(path, memory="64MB", dtype="float32", evict=f"{name}:budget={BUDGET}")
+    llm = LLM(path, memory="64MB", dtype="float32", evict=f"{name}:budget={BUDGET},merge=false")
     ids = ids_of(330)
     with llm.session() as session:
         session.feed(ids[:-1])

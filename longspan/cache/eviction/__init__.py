@@ -22,5 +22,6 @@ POLICIES: spec.Table[Policy] = spec.Table(
         "adakv": "longspan.cache.eviction.adakv:AdaKV",
         "expected_attention": "longspan.cache.eviction.expected_attention:ExpectedAttention",
         "keydiff": "longspan.cache.eviction.keydiff:KeyDiff",
+        "cluster": "longspan.cache.eviction.cluster:Cluster",
     }
 )

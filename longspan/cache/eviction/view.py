@@ -46,10 +46,12 @@ class View:
 @dataclasses.dataclass(frozen=True)
 class Keep:
     """indices [G, k] int64: slots that stay, ascending, −1 at the end where lanes keep fewer. merge_into [G, n] int64:
-    for a slot that goes, the kept slot that it joins, −1 where it is dropped; None: all are dropped."""
+    for a slot that goes, the kept slot that it joins, −1 where it is dropped; None: all are dropped. shares [G, n]: how
+    much a token of each slot counts in the mean of those that join, kept ones included; None: 1."""
 
     indices: Tensor
     merge_into: Tensor | None = None
+    shares: Tensor | None = None
 
 
 class Policy(Protocol):
