@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-long lint bench clean help
+.PHONY: demo demo-million test test-long lint bench clean help
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## */\t/' | expand -t 12
 
@@ -14,8 +14,11 @@ $(READY): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $(READY)
 
-demo: $(READY)  ## read a text eight times longer than the model was trained on, and answer questions about it
+demo: $(READY)  ## read a text 256 times longer than the model was trained on, and answer questions about it
 	$(BIN)/longspan demo
+
+demo-million: $(READY)  ## the same with a million tokens
+	$(BIN)/longspan demo --tokens 1000000
 
 test: lint      ## lint, types, import floors, tests
 	$(BIN)/python -m pytest

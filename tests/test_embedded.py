@@ -1,14 +1,14 @@
-"""The model that the repository carries: it loads, it answers, and scaling is what carries it past its length."""
+"""The model that the repository carries: it loads, it answers, and what carries it past its length does."""
 
 from __future__ import annotations
-
-import random
 
 import pytest
 
 from longspan import LLM
-from longspan.cli import demo
 from longspan.engine.llm import EMBEDDED
+from longspan.evals.fact_lookup import FactLookup
+from longspan.evals.needles import Needles
+from longspan.evals.suite import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +23,13 @@ def test_it_is_small_and_declares_plain_rope(llm: LLM):
 
 
 def test_it_answers_inside_its_length(llm: LLM):
-    """Twenty facts in documentation, held-out names, ten questions; nearly all right is what it does on average."""
-    text = demo.plant(llm, random.Random(5), 1000, 20, 10)
-    assert demo.attempt(llm, [text]).right >= 9
+    """Ten held-out facts among sixteen; nearly all right is what it does on average."""
+    assert sum(right for right, _ in Needles(questions=10, seed=5).short(llm)) >= 9
 
 
 def test_it_says_when_it_does_not_know(llm: LLM):
-    text = demo.plant(llm, random.Random(6), 1000, 20, 1).text
-    said = llm.chat([{"role": "user", "content": f"{text}\n\nWhat is the access code of the amber anchor?"}])
-    assert said.text.strip() == "unknown"
+    made = evaluate(FactLookup(length=1000, questions=5, abilities=("unknown",), seed=6), llm)
+    assert made.results.values["all"]["right"] >= 4
 
 
 def test_a_chat_keeps_to_the_template(llm: LLM):
@@ -41,12 +39,24 @@ def test_a_chat_keeps_to_the_template(llm: LLM):
     assert said.text.strip() == "7702"
 
 
+def test_selection_finds_facts_far_beyond_the_trained_length():
+    """Twenty facts at even depths of 12,000 tokens, asked after reading."""
+    llm = LLM(memory="256MB", select="sketch:pages=8,near=512", place="far:near=512")
+    suite = Needles(length=12_000, questions=20, seed=3)
+    found, _ = suite.long(llm, suite.text(llm))
+    assert sum(one.right for one in found) >= 18
+
+
 @pytest.mark.long
 def test_yarn_keeps_three_quarters_at_eight_times_the_length(llm: LLM):
-    """And without it nothing is left: 100 questions over five texts of 8,192 tokens."""
-    long = [demo.plant_at_least(llm, seed, 8192, 20, 20) for seed in range(5)]
-    short = [demo.plant(llm, random.Random(100 + seed), 1024, 20, 20) for seed in range(5)]
-    inside, scaled = demo.attempt(llm, short), demo.attempt(llm, long)
-    assert scaled.right >= 0.75 * inside.right
-    bare = demo.attempt(LLM(memory="256MB", rope="checkpoint"), long[:2])
-    assert bare.right <= 4
+    """And without it nothing is left: 100 facts in five texts of 8,192 tokens."""
+    suites = [Needles(length=8192, questions=20, phrasing="plain", seed=seed) for seed in range(5)]
+
+    def right(engine: LLM, suite: Needles) -> int:
+        return sum(one.right for one in suite.long(engine, suite.text(engine))[0])
+
+    inside = sum(right for suite in suites for right, _ in suite.short(llm))
+    assert sum(right(llm, suite) for suite in suites) >= 0.75 * inside
+    bare = LLM(memory="256MB", rope="checkpoint")
+    with pytest.warns(UserWarning, match="more than the 1,024"):
+        assert sum(right(bare, suite) for suite in suites[:2]) <= 4

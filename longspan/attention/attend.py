@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
-from longspan.attention import kept
-from longspan.attention.select import Reader
+from longspan.attention import kept, select
+from longspan.attention.kept_pages import LaneReader
 from longspan.attention.step import Step
 from longspan.kernels.work import Work
 from longspan.rope.rotate import turn
@@ -99,7 +99,12 @@ def _kept(
         if rotation is not None:
             lanes.turns[index] = rotation.further
         asked = kept.Asked(q[start : start + segment.rows], rows, softcap, s_aux)
-        outputs.append(kept.attend(lanes, index, asked, rotation, step.placement))
+        if step.pool.select is None:
+            outputs.append(kept.attend(lanes, index, asked, rotation, step.placement))
+        else:
+            lanes.align = step.placement.align
+            reader = LaneReader(lanes, index, segment.sequence.start, rotation, step.placement)
+            outputs.append(reader.attend(asked, segment.sequence.asks(rows.cpu().numpy())))
         start += segment.rows
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
@@ -110,18 +115,13 @@ def _selected(
     """Attention of all segments over the pages that each query reads; q [T, H, D] unrotated and scaled."""
     number, index = step.place[layer]
     assert number is not None
-    outputs, start = [], 0
+    parts: list[select.Part] = []
+    start = 0
     for segment, rows in zip(step.segments, step.rows, strict=True):
-        sequence = segment.sequence
-        reader = Reader(
-            step.pool,
-            sequence.groups[number],
-            index,
-            sequence.start,
-            step.rotation(segment, layer),
-            step.placement,
-        )
+        sequence, rotation = segment.sequence, step.rotation(segment, layer)
+        reader = select.Reader(step.pool, sequence.groups[number], index, sequence.start, rotation, step.placement)
         asked = kept.Asked(q[start : start + segment.rows], rows, softcap, s_aux)
-        outputs.append(reader.attend(asked, sequence.asks(rows.cpu().numpy())))
+        parts += reader.parts(asked, sequence.asks(rows.cpu().numpy()))
         start += segment.rows
+    outputs = select.attend(parts)
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

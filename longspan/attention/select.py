@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -17,10 +19,51 @@ from longspan.rope.rotate import turn
 
 TOGETHER = 16
 """Queries that choose for themselves and are attended at a time; each gathers its own pages."""
+SCORED = 64
+"""Queries that are scored at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Queries of one segment that read alike. always: columns that they read in any case. old: where the near ones of
+    these begin. few: whether each chooses some of the pages before."""
+
+    reader: Reader
+    asked: Asked
+    always: torch.Tensor
+    old: int
+    few: bool
+
+
+def attend(parts: list[Part]) -> list[torch.Tensor]:
+    """[R, H, D] of each part. Texts that share their pages (forks) are scored together: most of the time goes into
+    opening the summaries."""
+    scores: list[torch.Tensor | None] = [None] * len(parts)
+    left = [i for i, part in enumerate(parts) if part.few]
+    while left:
+        first = parts[left[0]].reader
+        alike = [i for i in left if parts[i].reader.shares(first)]
+        left = [i for i in left if i not in alike]
+        rows = torch.cat([parts[i].asked.rows for i in alike])
+        queries = torch.cat([parts[i].asked.queries for i in alike])
+        longest = max((parts[i] for i in alike), key=lambda part: part.old)
+        for a in range(0, len(rows), SCORED):
+            some = Asked(queries[a : a + SCORED], rows[a : a + SCORED], None, None)
+            found = longest.reader.scores(some, longest.old)
+            at = 0
+            for i in alike:
+                count = len(parts[i].asked.rows)
+                low, high = max(at, a), min(at + count, a + SCORED)
+                if low < high:
+                    here = found[:, low - a : high - a]
+                    before = scores[i]
+                    scores[i] = here if before is None else torch.cat([before, here], 1)
+                at += count
+    return [part.reader.attend(part, found) for part, found in zip(parts, scores, strict=True)]
 
 
 class Reader:
-    """One segment in one layer of a group. choosing [R]: whether a query chooses pages besides the first and newest."""
+    """One segment in one layer of a group."""
 
     def __init__(
         self, pool: Pool, group: Group, index: int, start: int, rotation: Rotation | None, placement: Placement
@@ -31,8 +74,15 @@ class Reader:
         self.selection: Selection = pool.select
         self.page = pool.layout.page
 
-    def attend(self, asked: Asked, choosing: np.ndarray) -> torch.Tensor:
-        """[R, H, D] in float32. The keys of these queries are in the pages already."""
+    def shares(self, other: Reader) -> bool:
+        """Whether both read the same pages, as far as the shorter of both texts goes."""
+        mine, theirs = self.group.sums[self.index], other.group.sums[other.index]
+        both = min(mine.shape[1], theirs.shape[1])
+        same = self.rotation is other.rotation and self.group.first == other.group.first and self.start == other.start
+        return same and both > 0 and np.array_equal(mine[:, :both], theirs[:, :both])
+
+    def parts(self, asked: Asked, choosing: np.ndarray) -> list[Part]:
+        """The queries in groups of those that read alike: of one page of the text, all choosing or none."""
         if self.selection.reading == "token":
             choosing = np.ones_like(choosing)
         rows = asked.rows.tolist()
@@ -41,40 +91,40 @@ class Reader:
             many = bool(choosing[i]) and i - cuts[-1] >= TOGETHER
             if rows[i] % self.page == 0 or bool(choosing[i]) != bool(choosing[i - 1]) or many:
                 cuts.append(i)
-        outputs = []
+        made = []
         for a, b in zip(cuts, [*cuts[1:], len(rows)], strict=True):
             part = Asked(asked.queries[a:b], asked.rows[a:b], asked.softcap, asked.learned)
             always, old = self._always(rows[a])
-            chosen = self._choose(part, old) if bool(choosing[a]) else None
-            if chosen is None:
-                columns = always.expand(self.group.kv_heads, -1)
-                outputs.append(self._read(part, columns))
-            else:
-                outputs.append(self._read_each(part, always, chosen))
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+            few = bool(choosing[a]) and self.selection.pages is not None and old > self._sinks(old)
+            made.append(Part(self, part, always, old, few))
+        return made
+
+    def attend(self, part: Part, scores: torch.Tensor | None) -> torch.Tensor:
+        """[R, H, D] in float32 of one part. The keys of these queries are in the pages already. scores [G, R, ≥ old]:
+        of the pages that may be chosen; None where none is."""
+        if scores is None:
+            return self._read(part.asked, part.always.expand(self.group.kv_heads, -1))
+        banned = torch.arange(part.old, device=self.pool.device)[None] < self._sinks(part.old)
+        chosen = choose(scores[..., : part.old], self.selection.pages or 0, banned)
+        return self._read_each(part.asked, part.always, chosen)
+
+    def _sinks(self, old: int) -> int:
+        """Pages at the beginning that are read in any case."""
+        size = self.start % self.page + self.selection.sinks
+        return min(-(-size // self.page), old) if self.selection.sinks else 0
 
     def _always(self, row: int) -> tuple[torch.Tensor, int]:
         """Columns that queries in the page of `row` read in any case, ascending; and where the near ones begin."""
         near = max((row // self.page * self.page - self.selection.near + 1) // self.page - self.group.first, 0)
         near = min(near, self.group.summed)  # what has no summary yet cannot be chosen, so it is read
         last = row // self.page - self.group.first
-        sinks = -(-(self.start % self.page + self.selection.sinks) // self.page) if self.selection.sinks else 0
-        first = range(min(sinks, near))
+        first = range(self._sinks(near))
         return torch.tensor([*first, *range(near, last + 1)], device=self.pool.device), near
 
-    def _choose(self, asked: Asked, old: int) -> torch.Tensor | None:
-        """Columns [G, R, pages] of the pages before column `old` that the queries are to read; −1: fewer."""
-        count = self.selection.pages
-        sinks = -(-(self.start % self.page + self.selection.sinks) // self.page) if self.selection.sinks else 0
-        if count is None or old - min(sinks, old) <= 0:
-            return None
+    def scores(self, asked: Asked, old: int) -> torch.Tensor:
+        """Of the first `old` pages, the best over the query heads of a lane: [G, R, old]. The queries may be those of
+        several texts that share these pages."""
         stored = self.group.summaries(self.pool, self.index, old)  # [G, old, …]
-        scores = self._scores(asked, stored, old)  # [G, R, old]
-        banned = torch.arange(old, device=self.pool.device)[None] < sinks
-        return choose(scores, count, banned)
-
-    def _scores(self, asked: Asked, stored: dict[str, torch.Tensor], old: int) -> torch.Tensor:
-        """The best score over the query heads of a lane: [G, R, old]."""
         kv_heads, groups, count = self.group.kv_heads, asked.queries.shape[1] // self.group.kv_heads, len(asked.rows)
         dim = asked.queries.shape[2]
         reference = asked.rows // self.page * self.page
@@ -87,8 +137,7 @@ class Reader:
             scores = self.selection.score(q, stored)
         else:  # every page at its own distance: each page is scored as if it were a lane of its own
             columns = torch.arange(old, device=self.pool.device)
-            back = reference[0] - (columns + self.group.first) * self.page
-            by = (asked.rows - reference)[None] + back[:, None]  # [old, R]
+            by = asked.rows - (columns[:, None] + self.group.first) * self.page  # [old, R]
             cos, sin = self.rotation.by_tokens(by)
             q = asked.queries.view(count, kv_heads, groups, dim)
             square = self.rotation.angles.attention_factor**2

@@ -12,6 +12,10 @@ INTERVAL = 256
 """Tokens between the text positions where a cache is tidied, where it has anything to tidy. A longer one would keep
 more pages unsealed, a shorter one cut the prompt into smaller steps."""
 
+SPARE = 3, 2
+"""Slots of sealed pages, for so many tokens that eviction left in them. Where fewer are held, three neighbours always
+fit in two pages. A tighter bound would seal tokens anew more often, and lose those that were sealed anew too often."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -89,11 +93,23 @@ class Layout:
         return size
 
     def kept_bytes(self, kept: int, tokens: int) -> int:
-        """Of a lane that keeps `kept` tokens: these and what comes until the next eviction, a last page in part."""
+        """Of a lane that keeps `kept` tokens: these and what comes until the next eviction, a last page in part. Sealed
+        pages have holes where tokens went: `most_sealed`."""
         assert self.interval is not None
         most = min(tokens, kept + self.interval)
         pages = -(-most // self.page) + (1 if tokens > most else 0)  # lanes that share a budget end apart
-        return pages * (self.page_bytes + self.page * self.note_bytes)
+        notes = self.page * self.note_bytes + self.summary_bytes
+        if self.sealed_bytes is None:
+            return pages * (self.page_bytes + notes)
+        every = -(-tokens // self.page)
+        # the newest, sealed a page late, and what comes until the next eviction
+        sealed, written = min(self.most_sealed(most), every), min(self.interval // self.page + 2, every)
+        return sealed * (self.sealed_bytes + notes) + written * (self.page_bytes + notes)
+
+    def most_sealed(self, held: int) -> int:
+        """Sealed pages of a lane that hold `held` tokens between holes."""
+        slots, tokens = SPARE
+        return -(-held * slots // (tokens * self.page)) + 1
 
 
 def evicting(layout: Layout, policy: Policy) -> Layout:
@@ -101,6 +117,7 @@ def evicting(layout: Layout, policy: Policy) -> Layout:
     full = sum(window is None for window in layout.windows)
     budgets = iter(policy.budgets(full))
     kept = tuple(next(budgets) if window is None else None for window in layout.windows)
+    sealing = layout.sealed_bytes is not None  # how often each slot was
     least = min((size for size in kept if size is not None), default=INTERVAL)
     # position and weight; then attention in all, when last, and of the newest queries by query head
     sizes = {"mass": 4, "used": 8, "recent": 4 * (layout.heads // layout.kv_heads)}
@@ -108,5 +125,5 @@ def evicting(layout: Layout, policy: Policy) -> Layout:
         layout,
         interval=INTERVAL if least >= 4 * INTERVAL else max(layout.page, 64),
         kept=kept,
-        note_bytes=12 + sum(size for name, size in sizes.items() if name in policy.needs),
+        note_bytes=12 + sealing + sum(size for name, size in sizes.items() if name in policy.needs),
     )

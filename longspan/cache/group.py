@@ -164,17 +164,7 @@ class Group:
             lanes = torch.arange(self.kv_heads, device=pool.device)
         table = torch.from_numpy(np.ascontiguousarray(self.live[index])).to(pool.device)
         ids = table[lanes[:, None], columns.clamp_min(0)]
-        old = columns.clamp_min(0) < self.sealed
-        if self.sealed == 0:
-            keys, values = pool.keys[ids], pool.values[ids]
-        else:
-            assert pool.sealed is not None
-            assert pool.format is not None
-            shape = (*ids.shape, pool.layout.head_dim, pool.layout.page)
-            keys = torch.empty(shape, dtype=pool.dtype, device=pool.device)
-            values = keys.transpose(2, 3).contiguous()
-            keys[~old], values[~old] = pool.keys[ids[~old]], pool.values[ids[~old]]
-            keys[old], values[old] = pool.format.open(pool.sealed.take(ids[old]), pool.dtype)
+        keys, values = pool.read(ids, columns.clamp_min(0) < self.sealed)
         return keys.transpose(2, 3).flatten(1, 2), values.flatten(1, 2)
 
     def _valid(self, pool: Pool, column: int, columns: int, start: int) -> torch.Tensor | None:

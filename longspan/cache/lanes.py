@@ -8,32 +8,47 @@ from typing import Any
 import numpy as np
 import torch
 
-from longspan.cache.eviction.merging import merged
-from longspan.cache.eviction.view import Keep, Policy, View
+from longspan.cache.digest import summarise, view
+from longspan.cache.eviction.view import Policy
 from longspan.cache.pages import Pages
 from longspan.cache.pool import Pool
+from longspan.cache.repack import pack, repack
 from longspan.kernels.slots import Seen
 
 Turn = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""turn(x [..., n, D], by [..., n]): x turned further by so many tokens, multiples of P."""
+"""turn(x [..., n, D], by [..., n]): x turned further by so many tokens."""
 
-NOTES = ("position", "weight", "mass", "used", "recent")
+Align = Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
+"""align(positions [G, C·P], P): by how many tokens the keys of each page are turned to one reference, and these."""
+
+NOTES = ("position", "weight", "mass", "used", "recent", "rewrites")
+EMPTY = {"position": -1, "weight": 1, "mass": 0, "used": -1, "recent": 0, "rewrites": 0}
 
 
 def _stay(x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def _alone(positions: torch.Tensor, page: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.zeros_like(positions), torch.zeros_like(positions[:, ::page])
+
+
 class Lanes:
     """L layers of G lanes each. Slot i of a lane lies in its page i // P, at i % P; the newest token is the last.
 
-    table [L, G, columns]: page ids, −1 beyond a lane's pages. counts [L, G]: slots that hold a token. Per slot, with
-    room to spare at the end: position [L, G, S] in the text, −1 where nothing is held; weight, the tokens that it
-    stands for; and what attention gave it since it came (`mass`), from the newest queries (`recent`, per query head),
-    and when last (`used`), each only where the policy asks for it.
+    table [L, G, columns]: page ids, −1 beyond a lane's pages; the first `sealed` [L, G] columns of a lane are pages in
+    the pool's format. counts [L, G]: the slot after the last token; all before it hold tokens too, but for holes in
+    sealed pages. Per slot, with room to spare at the end: position [L, G, S] in the text, ascending, −1 where nothing
+    is held; weight, the tokens that it stands for; what attention gave it since it came (`mass`), from the newest
+    queries (`recent`, per query head), and when last (`used`), each only where the policy asks for it; and, with a
+    format, how often it was sealed anew (`rewrites`).
+
+    sums [L, G, C]: where the summaries lie by which queries choose among the first pages of a lane, −1 where it has
+    fewer; references [L, G, C]: what `align` gave for these.
 
     turns: for each layer, turn(x [..., n, D], by [..., n]) as if x stood so many tokens further on; whoever attends
-    sets it. observed_from: text position of the first query that `recent` is to count.
+    sets it, and `align`. observed_from: text position of the first query that `recent` is to count. rewritten: slots
+    that were sealed anew, in all.
     """
 
     def __init__(self, layers: tuple[int, ...], pool: Pool, policy: Policy) -> None:
@@ -42,8 +57,12 @@ class Lanes:
         self.groups = layout.heads // layout.kv_heads
         self.table = np.empty((len(layers), layout.kv_heads, 0), dtype=np.int64)
         self.counts = np.zeros((len(layers), layout.kv_heads), dtype=np.int64)
+        self.sealed = np.zeros((len(layers), layout.kv_heads), dtype=np.int64)
         self.turns: list[Turn] = [_stay] * len(layers)
-        self.observed_from = self.query_count = 0
+        self.align: Align = _alone
+        self.sums = np.empty((*self.counts.shape, 0), dtype=np.int64)
+        self.references = torch.empty((*self.counts.shape, 0), dtype=torch.int64, device=pool.device)
+        self.observed_from = self.query_count = self.rewritten = 0
         self._notes = 0  # bytes of what is known of slots
         self._fresh(0)
         self.query_sum = self.query_square = None
@@ -60,19 +79,20 @@ class Lanes:
         self.used = torch.full(size, -1, dtype=torch.int64, device=device) if "used" in self.policy.needs else None
         wide = (*self.counts.shape, self.groups, slots)
         self.recent = torch.zeros(wide, device=device) if "recent" in self.policy.needs else None
+        self.rewrites = torch.zeros(size, dtype=torch.uint8, device=device) if self.pool.sealed is not None else None
 
     def fork(self) -> Lanes:
         """A twin with pages of its own: slots move within a lane's pages, so these are not shared."""
         twin = Lanes(self.layers, self.pool, self.policy)
-        twin.table = self.table.copy()
-        held = self.table >= 0
-        twin.table[held] = self.pool.claim(np.full(int(held.sum()), -1))
-        old, new = (torch.from_numpy(table[held]).to(self.pool.device) for table in (self.table, twin.table))
-        for buffer in (self.pool.keys, self.pool.values):
-            buffer[new] = buffer[old]
-        twin.counts, twin.turns = self.counts.copy(), list(self.turns)
+        twin.table, twin.sealed = np.full_like(self.table, -1), self.sealed.copy()
+        twin.counts, twin.sums = self.counts.copy(), np.where(self.sums >= 0, -2, -1)
+        twin.claim()
+        for (store, source), (_, target) in zip(self.held(), twin.held(), strict=True):
+            store.put(target, store.take(torch.from_numpy(source).to(self.pool.device)))
+        twin.turns, twin.rewritten = list(self.turns), self.rewritten
         twin.observed_from, twin.query_count = self.observed_from, self.query_count
-        for name in (*NOTES, "query_sum", "query_square"):
+        twin.align = self.align
+        for name in (*NOTES, "query_sum", "query_square", "references"):
             tensor = getattr(self, name)
             setattr(twin, name, None if tensor is None else tensor.clone())
         twin._account()
@@ -80,28 +100,60 @@ class Lanes:
 
     def outline(self) -> list[Any]:
         """What `restore` needs to know before it is given the arrays."""
-        return [self.table.shape[2], self.counts.tolist(), self.observed_from, self.query_count]
+        numbers = self.counts.tolist(), self.sealed.tolist(), self.sums.shape[2], (self.sums >= 0).sum(2).tolist()
+        return [self.table.shape[2], *numbers, self.observed_from, self.query_count]
 
     def arrays(self) -> list[torch.Tensor]:
         """What is known of slots and queries, in a fixed order."""
-        every = (getattr(self, name) for name in (*NOTES, "query_sum", "query_square"))
+        every = (getattr(self, name) for name in (*NOTES, "query_sum", "query_square", "references"))
         return [array for array in every if array is not None]
 
     def held(self) -> list[tuple[Pages, np.ndarray]]:
         """Where the pages lie: ids [n] of each store, in the order of lanes and of slots."""
-        return [(self.pool, self.table[self.table >= 0])]
+        old = self.old()
+        written: list[tuple[Pages, np.ndarray]] = [(self.pool, self.table[(self.table >= 0) & ~old])]
+        if self.pool.sealed is not None:
+            written.append((self.pool.sealed, self.table[old]))
+        if self.pool.summaries is not None:
+            written.append((self.pool.summaries, self.sums[self.sums >= 0]))
+        return written
 
     def restore(self, outline: list[Any], fill: Callable[[torch.Tensor], None]) -> None:
         """Own as many pages as lanes that were saved; whoever calls fills them. fill: reads an array in place."""
-        columns, counts, self.observed_from, self.query_count = outline
-        self.counts = np.asarray(counts, dtype=np.int64)
+        columns, counts, sealed, width, summed, self.observed_from, self.query_count = outline
+        self.counts, self.sealed = np.asarray(counts, dtype=np.int64), np.asarray(sealed, dtype=np.int64)
         self.table = np.full((*self.counts.shape, columns), -1, dtype=np.int64)
-        wanted = np.arange(columns) < self._columns(self.counts)[..., None]
-        self.table[wanted] = self.pool.claim(np.full(int(wanted.sum()), -1))
+        self.sums = np.where(np.arange(width) < np.asarray(summed, dtype=np.int64)[..., None], -2, -1)
+        self.references = self.references.new_zeros(self.sums.shape)
+        self.claim()
         self._fresh(columns * self.pool.layout.page)
         self._account()
         for array in self.arrays():
             fill(array)
+
+    def claim(self) -> None:
+        """Own the pages that `counts` and `sealed` ask for, into an empty table, and summaries where `sums` is −2."""
+        old = self.old()
+        wanted = (np.arange(self.table.shape[2]) < self.columns(self.counts)[..., None]) & ~old
+        summed = self.sums == -2
+        size = int(old.sum()) * (self.pool.layout.sealed_bytes or 0) + int(wanted.sum()) * self.pool.page_bytes
+        self.pool.check(size + int(summed.sum()) * self.pool.layout.summary_bytes)
+        self.table[wanted] = self.pool.claim(np.full(int(wanted.sum()), -1))
+        if self.pool.sealed is not None:
+            self.table[old] = self.pool.sealed.claim(np.full(int(old.sum()), -1))
+        if self.pool.summaries is not None:
+            self.sums[summed] = self.pool.summaries.claim(np.full(int(summed.sum()), -1))
+
+    def old(self) -> np.ndarray:
+        """[L, G, columns]: which pages are sealed."""
+        return np.asarray(np.arange(self.table.shape[2]) < self.sealed[..., None])
+
+    @property
+    def bytes(self) -> int:
+        """Of all pages, sealed ones as they are stored."""
+        old = self.old()
+        written = int(((self.table >= 0) & ~old).sum())
+        return written * self.pool.page_bytes + int(old.sum()) * (self.pool.layout.sealed_bytes or 0)
 
     @property
     def owned(self) -> int:
@@ -110,12 +162,12 @@ class Lanes:
 
     def missing(self, tokens: int) -> int:
         """Pages that have to be claimed for so many more tokens in every lane."""
-        return int((self._columns(self.counts + tokens) - self._columns(self.counts)).sum())
+        return int((self.columns(self.counts + tokens) - self.columns(self.counts)).sum())
 
     def append(self, first: int, tokens: int) -> None:
         """Make room for the tokens at text positions `first` and on; they are written by whoever attends."""
         page = self.pool.layout.page
-        before, after = self._columns(self.counts), self._columns(self.counts + tokens)
+        before, after = self.columns(self.counts), self.columns(self.counts + tokens)
         columns = int(after.max())
         if columns > self.table.shape[2]:
             room = max(columns, self.table.shape[2] * 3 // 2)
@@ -137,7 +189,8 @@ class Lanes:
         """Slots [L, G, T] of the tokens that come after the first `counts` of each lane."""
         return counts[..., None] + np.arange(tokens)
 
-    def _columns(self, counts: np.ndarray) -> np.ndarray:
+    def columns(self, counts: np.ndarray) -> np.ndarray:
+        """Pages that so many slots take."""
         return -(-counts // self.pool.layout.page)
 
     def _widen(self, slots: int) -> None:
@@ -155,12 +208,13 @@ class Lanes:
         self._notes = size
 
     def stored(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Keys and values [G, S, D] of a layer as they are stored, and positions [G, S]; S: of the fullest lane."""
-        columns = int(self._columns(self.counts[index]).max())
+        """Keys and values [G, S, D] of a layer as they were written, and positions [G, S]; S: of the fullest lane."""
+        columns = int(self.columns(self.counts[index]).max())
         ids = torch.from_numpy(np.maximum(self.table[index, :, :columns], 0)).to(self.pool.device)
-        keys = self.pool.keys[ids].transpose(2, 3).flatten(1, 2)
-        values = self.pool.values[ids].flatten(1, 2)
+        old = torch.from_numpy(self.old()[index, :, :columns]).to(self.pool.device)
+        keys, values = self.pool.read(ids, old)
         slots = int(self.counts[index].max())
+        keys, values = keys.transpose(2, 3).flatten(1, 2), values.flatten(1, 2)
         return keys[:, :slots], values[:, :slots], self.position[index, :, :slots]
 
     def note(self, index: int, seen: Seen, slots: int) -> None:
@@ -184,89 +238,54 @@ class Lanes:
         following: text position of the next token.
         """
         for index in range(len(self.layers)):
-            view = self._view(index, following)
-            self._move(index, self.policy.decide(view), view)
+            seen = view(self, index, following)
+            keep = self.policy.decide(seen)
+            if self.pool.sealed is None:
+                pack(self, index, keep, seen)
+            else:
+                repack(self, index, keep)
+        if self.pool.summaries is not None:
+            summarise(self)
         if self.recent is not None:
             self.recent.zero_()
 
-    def _view(self, index: int, following: int) -> View:
-        stored, values, positions = self.stored(index)
-        slots = positions.shape[1]
-        wanted = "keys" in self.policy.needs or self.policy.merge
-        keys = self.turns[index](stored.float(), self._page_of(positions)) if wanted else None
-        observed = following - self.observed_from
-        mass, used, recent = (None if x is None else x[index, ..., :slots] for x in (self.mass, self.used, self.recent))
-        mean = covariance = None
-        if self.query_sum is not None and self.query_square is not None:
-            dim = self.pool.layout.head_dim
-            mean = (self.query_sum[index] / max(self.query_count, 1)).view(-1, self.groups, dim)
-            square = (self.query_square[index] / max(self.query_count, 1)).view(-1, self.groups, dim, dim)
-            covariance = square - mean[..., None] * mean[..., None, :]
-        return View(
-            layer=index,
-            layers=len(self.layers),
-            keys=keys,
-            values=values.float(),
-            positions=positions,
-            length=following,
-            weight=self.weight[index, :, :slots],
-            mass=mass,
-            seen=None if mass is None else (following - positions).clamp_min(1) * self.groups,
-            recent=None if recent is None else recent / max(observed, 1),
-            used=used,
-            query_mean=mean,
-            query_cov=covariance,
-            turn=self.turns[index],
-            page=self.pool.layout.page,
-        )
+    def pick(self, index: int, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Keys and values [G, n·P, D] of pages [G, n] of a layer, and their slots [G, n·P]; those of page −1 and those
+        beyond the lane's last are S, the slots that there is room for."""
+        page, room = self.pool.layout.page, self.position.shape[2]
+        rows = torch.arange(len(columns), device=self.pool.device)[:, None]
+        at = columns.clamp_min(0)
+        ids = torch.from_numpy(np.maximum(self.table[index], 0)).to(self.pool.device)[rows, at]
+        keys, values = self.pool.read(ids, torch.from_numpy(self.old()[index]).to(self.pool.device)[rows, at])
+        slots = (at[..., None] * page + torch.arange(page, device=self.pool.device)).flatten(1)
+        none = (columns < 0).repeat_interleave(page, 1) | (slots >= room)
+        return keys.transpose(2, 3).flatten(1, 2), values.flatten(1, 2), slots.masked_fill(none, room)
 
-    def _page_of(self, positions: torch.Tensor) -> torch.Tensor:
-        """By how much stored keys must be turned to stand where they do in the text."""
-        return positions.clamp_min(0) // self.pool.layout.page * self.pool.layout.page
-
-    def _move(self, index: int, keep: Keep, view: View) -> None:
-        """Pack what is kept into the lane's first pages. Nothing is turned or rounded unless slots merge."""
-        page, pool = self.pool.layout.page, self.pool
-        stored, values, positions = self.stored(index)
-        held = keep.indices >= 0
-        counts = held.sum(1).cpu().numpy()
-        if bool((counts == self.counts[index]).all()):
-            return
-        at = keep.indices.clamp_min(0)
-        wide = at[..., None].expand(-1, -1, stored.shape[2])
-        weight = self.weight[index].gather(1, at)
-        if keep.merge_into is None or view.keys is None:
-            new_keys, new_values = stored.gather(1, wide), values.gather(1, wide)
-        else:
-            keys, means, weight = merged(view.keys, view.values, view.weight, keep)
-            new_keys = self.turns[index](keys, -self._page_of(positions.gather(1, at))).to(stored.dtype)
-            new_values = means.to(values.dtype)
-        columns = self._columns(counts)
-        for lane in range(len(counts)):
-            row = self.table[index, lane]
-            surplus = row[columns[lane] :]
-            pool.release(surplus[surplus >= 0])
-            surplus[:] = -1
-            ids = torch.from_numpy(row[: columns[lane]].copy()).to(pool.device)
-            room = (0, 0, 0, int(columns[lane]) * page - int(counts[lane]))
-            for buffer, new in ((pool.keys, new_keys), (pool.values, new_values)):
-                packed = torch.nn.functional.pad(new[lane, : counts[lane]], room).view(-1, page, new.shape[2])
-                buffer[ids] = packed.transpose(1, 2) if buffer is pool.keys else packed
-        for name, empty in (("position", -1), ("mass", 0), ("used", -1)):
+    def rearrange(self, index: int, sources: list[np.ndarray]) -> None:
+        """What is known of the slots of a layer follows them. sources: for each lane, the old slot of each new one, −1
+        for holes."""
+        width = max(map(len, sources))
+        padded = np.full((len(sources), width), -1, dtype=np.int64)
+        for row, slots in zip(padded, sources, strict=True):
+            row[: len(slots)] = slots
+        at = torch.from_numpy(padded).to(self.pool.device)
+        for name, empty in EMPTY.items():
             tensor = getattr(self, name)
             if tensor is not None:
-                new = torch.where(held, tensor[index].gather(1, at), empty)
-                tensor[index].fill_(empty)
-                tensor[index, :, : new.shape[1]] = new
-        self.weight[index].fill_(1.0)
-        self.weight[index, :, : weight.shape[1]] = torch.where(held, weight, 1.0)
-        self.counts[index] = counts
+                known = tensor[index]
+                wide = at if known.ndim == 2 else at[:, None].expand(-1, known.shape[1], -1)
+                new = torch.where(wide >= 0, known.gather(-1, wide.clamp_min(0)), empty)
+                known.fill_(empty)
+                known[..., :width] = new
+        self.counts[index] = [len(slots) for slots in sources]
 
     def close(self) -> None:
         """Free every page."""
-        self.pool.release(self.table[self.table >= 0])
+        for store, ids in self.held():
+            store.release(ids)
+        self.sums, self.references = self.sums[:, :, :0], self.references[:, :, :0]
         self.table = self.table[:, :, :0]
-        self.counts = np.zeros_like(self.counts)
+        self.counts, self.sealed = np.zeros_like(self.counts), np.zeros_like(self.counts)
         self._fresh(0)
         self._account()
         self.query_count = 0

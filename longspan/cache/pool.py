@@ -109,6 +109,19 @@ class Pool(Slab):
         self.values.index_fill_(0, torch.from_numpy(ids.reshape(-1)).to(self.device), 0)
         return ids
 
+    def read(self, ids: torch.Tensor, sealed: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys [..., D, P] and values [..., P, D] of pages ids [...], as they were written. sealed [...], bool: which
+        ids are of sealed pages; None: none of them."""
+        if sealed is None or not bool(sealed.any()):
+            return self.keys[ids], self.values[ids]
+        assert self.sealed is not None
+        assert self.format is not None
+        keys = torch.empty((*ids.shape, *self.keys.shape[1:]), dtype=self.dtype, device=self.device)
+        values = torch.empty((*ids.shape, *self.values.shape[1:]), dtype=self.dtype, device=self.device)
+        keys[~sealed], values[~sealed] = self.keys[ids[~sealed]], self.values[ids[~sealed]]
+        keys[sealed], values[sealed] = self.format.open(self.sealed.take(ids[sealed]), self.dtype)
+        return keys, values
+
     @property
     def owned_bytes(self) -> int:
         return self.budget.owned

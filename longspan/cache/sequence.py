@@ -96,8 +96,8 @@ class Sequence:
         """Of all pages owned, shared ones included."""
         sealed = sum(group.live[:, :, : group.sealed].size for group in self.groups)
         written = sum(group.live.size for group in self.groups) - sealed
-        written += 0 if self.lanes is None else self.lanes.owned
-        return written * self.pool.page_bytes + sealed * (self.pool.layout.sealed_bytes or 0)
+        lanes = 0 if self.lanes is None else self.lanes.bytes
+        return written * self.pool.page_bytes + sealed * (self.pool.layout.sealed_bytes or 0) + lanes
 
     def fork(self) -> Sequence:
         """A second sequence with the same text: whole pages are shared, the last, unfinished one is copied."""

@@ -56,7 +56,7 @@ def demo(
     Beside it: what full attention would need, what plain StreamingLLM forgets, and the same questions about texts
     inside the trained length.
     """
-    from longspan.engine.memory import parse_bytes, peak_rss
+    from longspan.engine.memory import give_back, parse_bytes, peak_rss
     from longspan.evals.needles import Needles
 
     if tokens < 1 or tokens > 1 << 32:
@@ -67,6 +67,7 @@ def demo(
     llm = options.load(model, memory=parse_bytes(memory), context=tokens)
     trained = llm.shape.trained
     text = suite.text(llm)
+    give_back()
     tell(f"A text of {tokens:,} tokens, {tokens / trained:,.0f} times the {trained:,} that the model was trained on:")
     tell(f"Python's library and documentation, with {questions:,} invented facts at {DEPTHS} depths.")
     tell(f"Plan for {memory}: {' '.join(f'--{name} {value}' for name, value in llm.plan.texts.items())}")

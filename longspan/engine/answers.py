@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
+from longspan.engine.session import together
 from longspan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,11 +56,13 @@ def answer(
     finished: Callable[[int, Output], None] = lambda index, output: None,
     resumed: Session | None = None,
     read: Callable[[Session], None] = lambda session: None,
+    at_once: int = 1,
 ) -> Answers:
     """Read the common part with a progress bar; then continue it with each rest on its own.
 
     started and finished are told which prompt it is; said gets the answer's text while it comes. resumed: a session
-    that has read it already, which is closed. read: told of the session when it has.
+    that has read it already, which is closed. read: told of the session when it has. at_once: how many are continued
+    together, which takes less time where they choose pages; nothing is said of these while they come.
     """
     seconds, outputs = 0.0, []
     longest = max(map(len, prompts.rests))
@@ -76,7 +79,20 @@ def answer(
         read_seconds = seconds
         read(session)
         last = len(prompts.rests) - 1
-        for i, rest in enumerate(prompts.rests):
+        for first in range(0, len(prompts.rests) if at_once > 1 else 0, at_once):
+            rests = prompts.rests[first : first + at_once]
+            twins = [session.fork() for _ in rests]
+            try:
+                some = together(twins, rests, sampling)
+            finally:
+                for twin in twins:
+                    twin.close()
+            for i, output in enumerate(some, first):
+                started(i)
+                finished(i, output)
+            seconds += max(output.prefill_seconds for output in some)
+            outputs += some
+        for i, rest in enumerate(prompts.rests if at_once == 1 else ()):
             started(i)
             twin = session if i == last else session.fork()
             try:

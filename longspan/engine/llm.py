@@ -94,6 +94,7 @@ class LLM:
             held = min(held, limit // 4)
         loaded = load(EMBEDDED if model is None else model, dtype=dtype, device=device)
         self.shape, self.tokenizer, self.path = loaded.shape, loaded.tokenizer, loaded.path
+        self._numbers = list(range(self.shape.vocab))
         self.dtype, self.device = loaded.dtype, loaded.device
         reaching = [layer.rope for layer in self.shape.layers if layer.window is None]
         self.ropes = Ropes(self.shape.ropes, reaching, rope)
@@ -230,7 +231,9 @@ class LLM:
         if isinstance(prompt, str):
             if self.tokenizer is None:
                 raise UsageError(f"{self.path}: this checkpoint has no tokenizer; give token ids")
-            ids = self._ids(prompt, special) if len(prompt) <= 2 * PIECE else self._long(prompt, special)
+            found = self._ids(prompt, special) if len(prompt) <= 2 * PIECE else self._long(prompt, special)
+            # one object for each number and not for each token: a million ids are 28 MB less
+            ids = [self._numbers[i] if i < len(self._numbers) else i for i in found]
         else:
             ids = [int(i) for i in prompt]
         if ids and not (min(ids) >= 0 and max(ids) < self.shape.vocab):

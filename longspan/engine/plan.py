@@ -56,14 +56,15 @@ class Plan:
                 "place: without eviction and selection every page is read, so each has to stand where it does in the "
                 "text; add --evict or --select, or leave --place out"
             )
-        if chosen is not None and isinstance(placement, Slot):
+        if chosen is not None and policy is None and isinstance(placement, Slot):
             raise UsageError(
                 "place: pages that a query selects lie in no slots; give far:order=true for pages side by side"
             )
-        if policy is not None and chosen is not None:
-            raise UsageError("select: not together with eviction so far; leave out --select or --evict")
-        if policy is not None and not isinstance(stored, Dense):
-            raise UsageError("format: what eviction packs anew is kept dense so far; leave out --format or --evict")
+        if policy is not None and policy.merge and not isinstance(stored, Dense):
+            raise UsageError(
+                "format: merging writes kept tokens anew again and again, and in fewer bits each time costs precision; "
+                "give merge=false or leave out --format"
+            )
         if offload is not None and policy is not None:
             raise UsageError(
                 "offload: what eviction leaves is read by every query, so it stays in memory; leave out --offload or "
@@ -84,20 +85,25 @@ class Plan:
         sealed = None if self.format is None else self.format.bytes(layout.page, layout.head_dim, dtype)
         if self.offload is not None:
             sealed = 0  # of memory
+        sums = 0 if self.select is None else self.select.bytes(layout.page, layout.head_dim)
         if self.evict is not None:
-            return evicting(layout, self.evict)
+            return evicting(dataclasses.replace(layout, sealed_bytes=sealed, summary_bytes=sums), self.evict)
         if sealed is None and self.select is None:
             return layout
-        sums = 0 if self.select is None else self.select.bytes(layout.page, layout.head_dim)
         return dataclasses.replace(layout, sealed_bytes=sealed, interval=INTERVAL, summary_bytes=sums)
 
     def reach(self, tokens: int, layout: Layout) -> int:
         """The largest distance that angles are formed of in layers without a window, when `tokens` are present."""
         if self.select is not None and self.select.pages is not None:
             pages = self.select.pages + -(-self.select.near // layout.page) + 8
-            return int(self.place.reach(tokens, min(tokens, pages * layout.page), layout.page))
+            held = pages * layout.page
+            if layout.kept is not None and isinstance(self.place, Slot):  # the distance in all that is kept
+                held = self._most(layout)
+            return int(self.place.reach(tokens, min(tokens, held), layout.page))
         if layout.kept is None:
             return tokens
-        # heads may share what a layer keeps, so one lane may hold all of it
-        most = max((kept or 0 for kept in layout.kept), default=0) * layout.kv_heads + (layout.interval or 0)
-        return int(self.place.reach(tokens, min(tokens, most), layout.page))
+        return int(self.place.reach(tokens, min(tokens, self._most(layout)), layout.page))
+
+    def _most(self, layout: Layout) -> int:
+        """Tokens that a lane holds at most: heads may share what a layer keeps, so one may hold all of it."""
+        return max((kept or 0 for kept in layout.kept or ()), default=0) * layout.kv_heads + (layout.interval or 0)

@@ -139,6 +139,15 @@ class Session:
         self._llm.scheduler.keep(request.text)
 
 
+def together(sessions: Seq[Session], texts: Seq[Seq[int]], sampling: Sampling) -> list[Output]:
+    """Ask each session its own text, all at once: what they share is read once for all of them."""
+    llm = sessions[0]._llm
+    requests = [session._request(list(text), sampling) for session, text in zip(sessions, texts, strict=True)]
+    for _ in llm.drive(requests, None, lambda request: llm.scheduler.keep(request.text)):
+        pass
+    return [request.output(session.rope) for session, request in zip(sessions, requests, strict=True)]
+
+
 def options(base: Sampling, given: dict[str, object]) -> Sampling:
     """`base` with the given fields changed. Raises UsageError for an unknown one."""
     known = {f.name for f in dataclasses.fields(Sampling)}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from longspan.engine import prompts
 from longspan.engine.answers import Answers, answer
+from longspan.engine.memory import give_back
 from longspan.errors import UsageError
 from longspan.evals import haystack, lookup
 from longspan.evals.fact_lookup import percent, room
@@ -91,7 +92,7 @@ class Needles:
         """The text with its facts; with any of the questions and an answer it has up to `length` tokens."""
         assert self.length is not None
         drawn = self.drawn()
-        hay = haystack.Haystack(haystack.everything(self.seed) if own is None else own)
+        hay = haystack.Haystack(haystack.everything(self.seed, 6 * self.length) if own is None else own)
         rest = max(room(llm, one) + len(llm.encode(one.text, special=False)) for one in drawn.questions)
 
         def made(characters: int) -> str:
@@ -119,7 +120,9 @@ class Needles:
     def samples(self, llm: LLM, text: str | None, progress: Progress) -> Iterator[Needle]:
         total = self.questions * (2 if self.inside else 1)
         progress(0, total)
-        found = self.long(llm, self.text(llm, text), lambda index, one: progress(index + 1, total))[0]
+        text = self.text(llm, text)
+        give_back()
+        found = self.long(llm, text, lambda index, one: progress(index + 1, total))[0]
         if self.inside:
             for i, (right, said) in enumerate(self.short(llm)):
                 found[i] = replace(found[i], inside=right, inside_answer=said)
@@ -139,7 +142,8 @@ class Needles:
 
         split = prompts.questions(llm, text, [question.text for question in drawn.questions])
         longest = max(room(llm, question) for question in drawn.questions)
-        answers = answer(llm, split, llm.sampling(None, _until(llm, longest)), finished=finished)
+        settings = llm.sampling(None, _until(llm, longest))
+        answers = answer(llm, split, settings, finished=finished, at_once=llm.scheduler.rows)
         return found, answers
 
     def short(self, llm: LLM) -> Iterator[tuple[bool, str]]:

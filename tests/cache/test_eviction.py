@@ -214,3 +214,28 @@ def test_keydiff_keeps_the_odd_one():
     keys[:, 17] = -1.0
     lanes = kept(KeyDiff(budget=40, recent=8).decide(dataclasses.replace(v, keys=keys)).indices)
     assert all(17 in lane for lane in lanes)
+
+
+@pytest.mark.parametrize("name", [name for name in POLICIES if name != "lru"])  # whose pages are those of the slots
+@pytest.mark.parametrize("ragged", [False, True])
+def test_holes_change_nothing(name: str, ragged: bool):
+    """The same tokens stay where the slots between them hold nothing, whatever lies there."""
+    v, n, wide = view(ragged=ragged), 200, 300
+    r = torch.Generator().manual_seed(7)
+    at = torch.stack([torch.randperm(wide, generator=r)[:n].sort().values for _ in range(G)])
+    at = at[:1].expand(G, -1) if name == "tova" else at  # its lanes keep the same tokens in the same slots
+
+    def spread(x: torch.Tensor | None, fill: float, dim: int = 1) -> torch.Tensor:
+        assert x is not None
+        out = torch.full((*x.shape[:dim], wide, *x.shape[dim + 1 :]), fill, dtype=x.dtype)
+        shape = [G, *(n if axis == dim else 1 for axis in range(1, x.ndim))]
+        return out.scatter(dim, at.view(shape).expand(x.shape), x)
+
+    holed = dataclasses.replace(
+        v, keys=spread(v.keys, 3.0), values=spread(v.values, 3.0), positions=spread(v.positions, -1),
+        weight=spread(v.weight, 1), mass=spread(v.mass, 9), seen=spread(v.seen, 1), recent=spread(v.recent, 9, 2),
+        used=spread(v.used, 999),
+    )  # fmt: skip
+    policy = POLICIES[name](budget=90)  # type: ignore[call-arg]
+    for one, other, slots in zip(policy.decide(v).indices, policy.decide(holed).indices, at, strict=True):
+        assert [int(slots[i]) for i in one if i >= 0] == [int(i) for i in other if i >= 0]

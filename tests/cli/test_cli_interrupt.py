@@ -26,8 +26,10 @@ DECODE = SCRIPT.format(module="sample", owner="Sampler", method="draw")
 
 
 @pytest.mark.parametrize("script", [PREFILL, DECODE], ids=["prefill", "decode"])
-def test_interrupt(chatty, script):
+@pytest.mark.parametrize("offload", [False, True])
+def test_interrupt(chatty, script, offload, tmp_path):
     options = ["run", "--model", str(chatty), "--prompt", "x" * 4000, "--chunk", "16" if script is PREFILL else "4096"]
+    options += ["--offload", str(tmp_path)] if offload else []
     process = subprocess.Popen(
         [sys.executable, "-c", script, *options, "--max-new-tokens", "1000000", "--ignore-eos", "--json"],
         stdout=subprocess.PIPE,
@@ -45,3 +47,4 @@ def test_interrupt(chatty, script):
     assert err.replace("now\n", "") == "interrupted\n"
     assert '"exit_code": 130' in out
     assert out.count('"error"') == 1
+    assert os.listdir(tmp_path) == []

@@ -12,6 +12,8 @@ import torch
 from longspan import LLM
 from longspan.attention.select import Reader
 from longspan.cache.summaries import SELECTIONS
+from longspan.engine.sample import Sampling
+from longspan.engine.session import together
 from longspan.errors import UsageError
 
 FEW = [name for name in SELECTIONS if name != "all"]
@@ -59,13 +61,13 @@ def test_text_that_is_read_sees_a_window_and_questions_choose(name: str, folder:
     """Asking in a session: the question's tokens choose, and so do those of the answer; the text's do not."""
     llm = opened(folder, f"{name}:pages=2,near=100", "far:near=128")
     chose: list[int] = []
-    real = Reader._choose
+    real = Reader.scores
 
-    def choose(self, asked, old):
+    def scores(self, asked, old):
         chose.extend(asked.rows.tolist())
         return real(self, asked, old)
 
-    monkeypatch.setattr(Reader, "_choose", choose)
+    monkeypatch.setattr(Reader, "scores", scores)
     with llm.session() as session:
         session.feed(ids_of(600))
         assert chose == []
@@ -80,6 +82,31 @@ def test_text_that_is_read_sees_a_window_and_questions_choose(name: str, folder:
     chose.clear()
     llm.generate(ids_of(600), max_new_tokens=3, ignore_eos=True)
     assert set(chose) == set(range(600 - 128, 602))
+
+
+@pytest.mark.parametrize("place", ["text", "far:near=128"])
+def test_forks_are_scored_together_and_answer_as_alone(place: str, folder: Callable[..., Path], monkeypatch):
+    """Twelve questions of different lengths about one text and one about another, in one step and one after another."""
+    llm = opened(folder, "sketch:pages=2,near=100", place)
+    scored: list[int] = []
+    real = Reader.scores
+    monkeypatch.setattr(
+        Reader, "scores", lambda self, asked, old: scored.append(len(asked.rows)) or real(self, asked, old)
+    )
+    with llm.session() as session, llm.session() as other:
+        session.feed(ids_of(900))
+        other.feed(ids_of(900, 11))
+        asked = [ids_of(5 + 7 * n, n + 20) for n in range(12)]
+        twins = [session.fork() for _ in asked] + [other.fork()]
+        found = together(twins, [*asked, asked[0]], Sampling(max_new_tokens=4, ignore_eos=True))
+        assert max(scored) > 12
+        for one in twins:
+            one.close()
+        scored.clear()
+        for source, text, output in zip([session] * 12 + [other], [*asked, asked[0]], found, strict=True):
+            with source.fork() as twin:
+                assert twin.ask(text, max_new_tokens=4, ignore_eos=True).ids == output.ids
+    assert llm.pool.budget.owned == 0
 
 
 def test_a_page_that_nobody_chose_changes_nothing(folder: Callable[..., Path], monkeypatch):
@@ -131,5 +158,3 @@ def test_what_has_no_meaning_is_refused(folder: Callable[..., Path]):
     ):
         with pytest.raises(UsageError, match=said):
             opened(folder, select, place)
-    with pytest.raises(UsageError, match="not together with eviction"):
-        opened(folder, "quest", evict="h2o")

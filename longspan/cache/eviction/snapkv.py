@@ -34,11 +34,12 @@ class SnapKV(Budgeted):
 
 
 def pooled(view: View) -> Tensor:
-    """[G, n]: attention of the last queries, averaged over neighbouring slots and over query heads."""
+    """[G, n]: attention of the last queries, averaged over neighbouring tokens and over query heads."""
     assert view.recent is not None
-    held = (view.positions >= 0)[:, None].to(view.recent.dtype)
+    order = (view.positions < 0).int().argsort(dim=1, stable=True)[:, None].expand_as(view.recent)  # holes to the end
+    held = (view.positions >= 0)[:, None].expand_as(view.recent).gather(2, order).to(view.recent.dtype)
     sums, counts = (
-        torch.nn.functional.avg_pool1d(x, KERNEL, 1, KERNEL // 2)
-        for x in (view.recent * held, held.expand_as(view.recent))
+        torch.nn.functional.avg_pool1d(x, KERNEL, 1, KERNEL // 2) for x in (view.recent.gather(2, order) * held, held)
     )
-    return (sums / counts.clamp_min(1e-9)).mean(1)
+    mean = sums / counts.clamp_min(1e-9)
+    return torch.zeros_like(mean).scatter(2, order, mean).mean(1)

@@ -1,0 +1,133 @@
+"""Format, eviction, selection and placement side by side: each of them with each, or refused with a sentence."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import checkpoints
+import pytest
+import torch
+
+from longspan import LLM
+from longspan.cache.eviction import POLICIES
+from longspan.cache.formats import FORMATS
+from longspan.cache.summaries import SELECTIONS
+from longspan.errors import UsageError
+
+PACKED = [name for name in FORMATS if name != "dense"]
+PLACES = ["text", "slot", "far:near=32", "far:near=32,order=true"]
+FEW = [name for name in SELECTIONS if name != "all"]
+#: how far logits of the tiny models may move in the format
+NEAR = {"dense": 1e-5, "int8": 0.02, "fp8": 0.2, "int4": 0.4}
+LONG = 150
+
+
+def ids_of(tokens: int, seed: int = 2) -> list[int]:
+    return torch.randint(3, checkpoints.VOCAB, (tokens,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def legal(evict: str, select: str, place: str) -> bool:
+    if place != "text" and evict == "none" and select == "all":
+        return False  # every page is read, so each stands where it does in the text
+    return not (place == "slot" and evict == "none")  # pages that are chosen lie in no slots
+
+
+def spelled(evict: str, select: str, budget: int = 80, pages: int = 2, near: int = 32, reading: str = "window"):
+    few = f"{select}:pages={pages},near={near},reading={reading}"
+    return ("none" if evict == "none" else f"{evict}:budget={budget},merge=false"), ("all" if select == "all" else few)
+
+
+@pytest.fixture(scope="module")
+def made(folder: Callable[..., Path]) -> Callable[..., LLM]:
+    def get(format: str, evict: str, select: str, place: str, layers: int = 1, **options: object) -> LLM:
+        path = folder("llama", num_hidden_layers=layers)
+        options = {"memory": "8MB", "dtype": "float32", "page": 16, **options}
+        return LLM(path, format=format, evict=evict, select=select, place=place, **options)  # type: ignore[arg-type]
+
+    return get
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_all_that_is_legal_generates_and_all_else_is_refused(format: str, made: Callable[..., LLM]):
+    ids, question = ids_of(LONG), ids_of(3, 3)
+    for evict, select, place in itertools.product(["none", *POLICIES], SELECTIONS, PLACES):
+        options = spelled(evict, select)
+        if not legal(evict, select, place):
+            with pytest.raises(UsageError, match="place: "):
+                made(format, *options, place)
+            continue
+        llm = made(format, *options, place)
+        with llm.session() as session:
+            session.feed(ids)
+            assert len(session.ask(question, max_new_tokens=3, ignore_eos=True).ids) == 3
+        assert llm.pool.peak_bytes <= llm.layout.bytes(LONG + 6, chunk=1024)
+        for slab in (llm.pool, llm.pool.sealed, llm.pool.summaries):
+            assert slab is None or slab.owned == 0
+        assert llm.pool.owned_bytes == 0
+
+
+@pytest.mark.parametrize("format", PACKED)
+@pytest.mark.parametrize("evict", POLICIES)
+def test_merging_is_for_dense_pages(format: str, evict: str, made: Callable[..., LLM]):
+    with pytest.raises(UsageError, match="give merge=false or leave out --format"):
+        made(format, f"{evict}:merge=true", "all", "text")
+
+
+def test_eviction_stays_in_memory(made: Callable[..., LLM], tmp_path: Path):
+    for format, select in itertools.product(FORMATS, ("all", "quest")):
+        with pytest.raises(UsageError, match="offload: "):
+            made(format, "h2o", select, "text", offload=str(tmp_path))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_with_room_for_all_it_is_dense_attention(format: str, made: Callable[..., LLM]):
+    """Budgets of more than the text, all pages, and the distances of the text."""
+    ids = ids_of(LONG)
+    exact = made("dense", "none", "all", "text").logits(ids)
+    for evict, select in itertools.product(["none", *POLICIES], SELECTIONS if format == "dense" else ["all", "sketch"]):
+        # pyramidkv gives the uppermost layer a twentieth of what the others may spare
+        budget = 20 * LONG if evict == "pyramidkv" else LONG
+        llm = made(format, *spelled(evict, select, budget, pages=LONG, reading="token"), "text")
+        assert (llm.logits(ids) - exact).abs().max() <= NEAR[format], (evict, select)
+
+
+@pytest.mark.parametrize("select", FEW)
+@pytest.mark.parametrize("place", PLACES)
+def test_all_pages_of_what_stayed_is_eviction_alone(select: str, place: str, made: Callable[..., LLM]):
+    """Whatever the budget: reading every page that is left is the same as choosing none of them."""
+    ids = ids_of(LONG)
+    for evict in list(POLICIES)[PLACES.index(place) :: len(PLACES)]:  # each with every selection
+        options = spelled(evict, select, 80, pages=100, reading="token")
+        chosen = made("dense", *options, place).logits(ids)
+        plain = made("dense", options[0], "all", place).logits(ids)
+        assert (chosen - plain).abs().max() <= 2e-5, evict
+    few = made("dense", *spelled(evict, select, 80, pages=1, near=16, reading="token"), place).logits(ids)
+    assert (few - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("format", "place"), [("dense", "slot"), ("int8", "text"), ("int4", "far:near=32")])
+@pytest.mark.parametrize("select", FEW)
+def test_any_chunks_and_any_company_give_the_same(format: str, place: str, select: str, made: Callable[..., LLM]):
+    prompts = [ids_of(170), ids_of(140, 3), ids_of(10, 4)]
+    evict = ("h2o", "adakv", "lru", "keydiff")[FEW.index(select)]
+    options = (format, *spelled(evict, select, 96), place)
+    together = [one.ids for one in made(*options).generate(prompts, max_new_tokens=20, ignore_eos=True)]
+    other = made(*options, chunk=23)
+    assert together == [other.generate(prompt, max_new_tokens=20, ignore_eos=True).ids for prompt in prompts]
+
+
+@pytest.mark.parametrize(("format", "place"), [("dense", "text"), ("int8", "slot"), ("int4", "far:near=32")])
+def test_sessions_fork_and_are_saved(format: str, place: str, made: Callable[..., LLM], tmp_path: Path):
+    llm = made(format, *spelled("snapkv", "sketch", 96), place, layers=3)
+    question = ids_of(30, 5)
+    with llm.session() as session:
+        session.feed(ids_of(LONG))
+        session.save(tmp_path / "text")
+        with session.fork() as twin:
+            first = twin.ask(question, max_new_tokens=40, ignore_eos=True).ids
+        assert session.ask(question, max_new_tokens=40, ignore_eos=True).ids == first
+    with llm.resume(tmp_path / "text") as session:
+        assert session.ask(question, max_new_tokens=40, ignore_eos=True).ids == first
+    assert llm.pool.owned_bytes == 0
