@@ -50,9 +50,21 @@ def made(folder: Callable[..., Path]) -> Callable[..., LLM]:
 
 
 @pytest.mark.parametrize("format", FORMATS)
+def test_each_of_the_other_three_generates_in_one_format_and_all_else_is_refused(format: str, made: Callable[..., LLM]):
+    """Every eviction × selection × placement in one of the formats, in turns."""
+    first, names = list(FORMATS).index(format), list(itertools.product(["none", *POLICIES], SELECTIONS, PLACES))
+    generates(format, names[first :: len(FORMATS)], made)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("format", FORMATS)
 def test_all_that_is_legal_generates_and_all_else_is_refused(format: str, made: Callable[..., LLM]):
-    ids, question = ids_of(LONG), ids_of(3, 3)
-    for evict, select, place in itertools.product(["none", *POLICIES], SELECTIONS, PLACES):
+    generates(format, list(itertools.product(["none", *POLICIES], SELECTIONS, PLACES)), made)
+
+
+def generates(format: str, names: list[tuple[str, str, str]], made: Callable[..., LLM]) -> None:
+    ids, question = ids_of(100), ids_of(3, 3)
+    for evict, select, place in names:
         options = spelled(evict, select)
         if not legal(evict, select, place):
             with pytest.raises(UsageError, match="place: "):
@@ -62,7 +74,7 @@ def test_all_that_is_legal_generates_and_all_else_is_refused(format: str, made: 
         with llm.session() as session:
             session.feed(ids)
             assert len(session.ask(question, max_new_tokens=3, ignore_eos=True).ids) == 3
-        assert llm.pool.peak_bytes <= llm.layout.bytes(LONG + 6, chunk=1024)
+        assert llm.pool.peak_bytes <= llm.layout.bytes(106, chunk=1024)
         for slab in (llm.pool, llm.pool.sealed, llm.pool.summaries):
             assert slab is None or slab.owned == 0
         assert llm.pool.owned_bytes == 0
