@@ -38,7 +38,7 @@ class Part:
 def attend(parts: list[Part]) -> list[torch.Tensor]:
     """[R, H, D] of each part. Texts that share their pages (forks) are scored together: most of the time goes into
     opening the summaries."""
-    scores: list[torch.Tensor | None] = [None] * len(parts)
+    chosen: list[list[torch.Tensor]] = [[] for _ in parts]
     left = [i for i, part in enumerate(parts) if part.few]
     while left:
         first = parts[left[0]].reader
@@ -47,19 +47,15 @@ def attend(parts: list[Part]) -> list[torch.Tensor]:
         rows = torch.cat([parts[i].asked.rows for i in alike])
         queries = torch.cat([parts[i].asked.queries for i in alike])
         longest = max((parts[i] for i in alike), key=lambda part: part.old)
-        for a in range(0, len(rows), SCORED):
+        for a in range(0, len(rows), SCORED):  # scores of all rows at once would take more room than the model
             some = Asked(queries[a : a + SCORED], rows[a : a + SCORED], None, None)
-            found = longest.reader.scores(some, longest.old)
-            at = 0
+            scores, at = longest.reader.scores(some, longest.old), 0
             for i in alike:
-                count = len(parts[i].asked.rows)
-                low, high = max(at, a), min(at + count, a + SCORED)
+                low, high = max(at, a), min(at + len(parts[i].asked.rows), a + SCORED)
                 if low < high:
-                    here = found[:, low - a : high - a]
-                    before = scores[i]
-                    scores[i] = here if before is None else torch.cat([before, here], 1)
-                at += count
-    return [part.reader.attend(part, found) for part, found in zip(parts, scores, strict=True)]
+                    chosen[i].append(parts[i].reader.choose(parts[i], scores[:, low - a : high - a]))
+                at += len(parts[i].asked.rows)
+    return [part.reader.attend(part, found) for part, found in zip(parts, chosen, strict=True)]
 
 
 class Reader:
@@ -99,14 +95,17 @@ class Reader:
             made.append(Part(self, part, always, old, few))
         return made
 
-    def attend(self, part: Part, scores: torch.Tensor | None) -> torch.Tensor:
-        """[R, H, D] in float32 of one part. The keys of these queries are in the pages already. scores [G, R, ≥ old]:
-        of the pages that may be chosen; None where none is."""
-        if scores is None:
-            return self._read(part.asked, part.always.expand(self.group.kv_heads, -1))
+    def choose(self, part: Part, scores: torch.Tensor) -> torch.Tensor:
+        """Columns [G, R, pages] that R queries of the part read besides; −1: fewer. scores [G, R, ≥ old]."""
         banned = torch.arange(part.old, device=self.pool.device)[None] < self._sinks(part.old)
-        chosen = choose(scores[..., : part.old], self.selection.pages or 0, banned)
-        return self._read_each(part.asked, part.always, chosen)
+        return choose(scores[..., : part.old], self.selection.pages or 0, banned)
+
+    def attend(self, part: Part, chosen: list[torch.Tensor]) -> torch.Tensor:
+        """[R, H, D] in float32 of one part. The keys of these queries are in the pages already. chosen: what `choose`
+        gave for its queries; empty where they choose none."""
+        if not chosen:
+            return self._read(part.asked, part.always.expand(self.group.kv_heads, -1))
+        return self._read_each(part.asked, part.always, torch.cat(chosen, 1))
 
     def _sinks(self, old: int) -> int:
         """Pages at the beginning that are read in any case."""

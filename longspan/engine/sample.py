@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -109,11 +110,11 @@ class Sampler:
                 raise UsageError("stop: this checkpoint has no tokenizer, so stop strings cannot be found; use ids")
             self._stop = StopStringCriteria(tokenizer, list(sampling.stop))
 
-    def draw(self, logits: torch.Tensor, ids: list[int]) -> tuple[int, TokenLogprob | None]:
+    def draw(self, logits: torch.Tensor, ids: Sequence[int]) -> tuple[int, TokenLogprob | None]:
         """The next id after `ids`, from float32 logits [V]; with its log-probabilities if asked."""
         scores = logits[None].float().cpu()
         penalised = self.sampling.repetition_penalty != 1
-        context = torch.tensor([ids if penalised else []], dtype=torch.long)
+        context = torch.tensor([list(ids) if penalised else []], dtype=torch.long)
         processed = self._processors(context, scores) if self._processors else scores
         if self.sampling.temperature > 0:
             chosen = int(torch.multinomial(torch.softmax(processed[0], -1), 1, generator=self._generator))

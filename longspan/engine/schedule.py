@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from array import array
 from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
@@ -41,7 +42,7 @@ class Text:
     def __init__(
         self, ids: Seq[int], pool: Pool, start: int = 0, reach: Callable[[int], int] = lambda tokens: tokens
     ) -> None:
-        self.ids, self.reach = list(ids), reach
+        self.ids, self.reach = array("i", ids), reach  # a list would take nine times the room
         self.cache = Sequence(pool, start)
         self.angles: Mapping[str, Angles] = {}
         self.ahead = self.restarts = self.turned = self.lost = 0
@@ -75,7 +76,7 @@ class Text:
     def fork(self) -> Text:
         """A second text with the same beginning; cached pages are shared."""
         twin = Text.__new__(Text)
-        twin.ids, twin.cache, twin.angles, twin.reach = list(self.ids), self.cache.fork(), self.angles, self.reach
+        twin.ids, twin.cache, twin.angles, twin.reach = self.ids[:], self.cache.fork(), self.angles, self.reach
         twin.ahead = twin.restarts = twin.lost = 0
         twin.turned = self.turned
         return twin

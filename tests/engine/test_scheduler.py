@@ -83,7 +83,7 @@ class Machine(RuleBasedStateMachine):
         except DoesNotFit:
             self.scheduler.drop(text)
             return
-        text.ids += [3] * tokens
+        text.ids.extend([3] * tokens)
         self.scheduler.submit(text)
         self.active[id(text)] = (text, 3)
 
