@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -33,6 +35,7 @@ class Part:
     always: torch.Tensor
     old: int
     few: bool
+    mark: int | None
 
 
 def attend(parts: list[Part]) -> list[torch.Tensor]:
@@ -69,6 +72,7 @@ class Reader:
         self.rotation, self.placement = rotation, placement
         self.selection: Selection = pool.select
         self.page = pool.layout.page
+        self.ends: set[int] = set()
 
     def shares(self, other: Reader) -> bool:
         """Whether both read the same pages, as far as the shorter of both texts goes."""
@@ -77,22 +81,26 @@ class Reader:
         same = self.rotation is other.rotation and self.group.first == other.group.first and self.start == other.start
         return same and both > 0 and np.array_equal(mine[:, :both], theirs[:, :both])
 
-    def parts(self, asked: Asked, choosing: np.ndarray) -> list[Part]:
-        """The queries in groups of those that read alike: of one page of the text, all choosing or none."""
+    def parts(self, asked: Asked, choosing: np.ndarray, marks: Sequence[int] = ()) -> list[Part]:
+        """The queries in groups of those that read alike: of one page of the text, all choosing or none. marks: text
+        positions where prompts end, ascending."""
         if self.selection.reading == "token":
             choosing = np.ones_like(choosing)
         rows = asked.rows.tolist()
         cuts = [0]
         for i in range(1, len(rows)):
             many = bool(choosing[i]) and i - cuts[-1] >= TOGETHER
-            if rows[i] % self.page == 0 or bool(choosing[i]) != bool(choosing[i - 1]) or many:
+            turn = bool(choosing[i]) != bool(choosing[i - 1]) or rows[i] in marks
+            if rows[i] % self.page == 0 or turn or many:
                 cuts.append(i)
         made = []
         for a, b in zip(cuts, [*cuts[1:], len(rows)], strict=True):
             part = Asked(asked.queries[a:b], asked.rows[a:b], asked.softcap, asked.learned)
             always, old = self._always(rows[a])
             few = bool(choosing[a]) and self.selection.pages is not None and old > self._sinks(old)
-            made.append(Part(self, part, always, old, few))
+            mark = marks[bisect.bisect_right(marks, rows[a]) - 1] if marks and marks[0] <= rows[a] else None
+            made.append(Part(self, part, always, old, few, mark))
+            self.ends = {mark - 1 for mark in marks}
         return made
 
     def choose(self, part: Part, scores: torch.Tensor) -> torch.Tensor:
@@ -100,12 +108,27 @@ class Reader:
         banned = torch.arange(part.old, device=self.pool.device)[None] < self._sinks(part.old)
         return choose(scores[..., : part.old], self.selection.pages or 0, banned)
 
+    def _held(self, part: Part, chosen: torch.Tensor) -> torch.Tensor:
+        """What the queries chose, and besides what the last token of the prompt did: the place that an answer is taken
+        from is found by the question, not by half an answer."""
+        found = self.group.found.get(self.index)
+        if found is not None and found[0] == part.mark:
+            before = found[1][:, None].expand(-1, chosen.shape[1], -1)
+            before = before.masked_fill((before[..., None] == chosen[:, :, None]).any(-1), -1)
+            both = torch.cat([chosen, before], 2)
+        else:
+            both = chosen
+        last = int(part.asked.rows[-1])
+        if last in self.ends:
+            self.group.found[self.index] = (last + 1, chosen[:, -1])
+        return both
+
     def attend(self, part: Part, chosen: list[torch.Tensor]) -> torch.Tensor:
         """[R, H, D] in float32 of one part. The keys of these queries are in the pages already. chosen: what `choose`
         gave for its queries; empty where they choose none."""
         if not chosen:
             return self._read(part.asked, part.always.expand(self.group.kv_heads, -1))
-        return self._read_each(part.asked, part.always, torch.cat(chosen, 1))
+        return self._read_each(part.asked, part.always, self._held(part, torch.cat(chosen, 1)))
 
     def _sinks(self, old: int) -> int:
         """Pages at the beginning that are read in any case."""

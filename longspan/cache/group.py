@@ -27,6 +27,7 @@ class Group:
         self.sealed = 0
         self._sums = np.empty((len(layers), kv_heads, 0), dtype=np.int64)
         self.summed = 0
+        self.found: dict[int, tuple[int, torch.Tensor]] = {}  # by layer: where the prompt ended, and what it chose
         self.regions: list[tuple[int, int]] = []  # reserved runs of the pool: (start, pages)
         self._origin = self._columns = 0  # the newest region: its first text page, its columns per layer
         self._runs: dict[int, list[Run]] = {}
@@ -44,7 +45,7 @@ class Group:
     def adopt(self, other: Group) -> None:
         """Hold what another group of the same layers holds; who owns it is settled elsewhere (`share`)."""
         self.first, self.count, self.sealed, self.summed = other.first, other.count, other.sealed, other.summed
-        self.table, self._sums = other.live.copy(), other.sums.copy()
+        self.table, self._sums, self.found = other.live.copy(), other.sums.copy(), dict(other.found)
 
     def append(self, pool: Pool, pages: int, expect: int) -> None:
         """Own `pages` more columns. expect: unsealed columns that this group will hold, for the reservation."""
@@ -189,6 +190,7 @@ class Group:
         for start, pages in self.regions:
             pool.unreserve(start, pages)
         self.regions.clear()
+        self.found.clear()
         self.count = self.sealed = self.summed = self._columns = 0
         self._runs.clear()
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 USUAL = {"format": "dense", "evict": "none", "select": "all", "place": "text", "offload": "none"}
+ANSWER = 1024
+"""Tokens of an answer that a plan has room for; a longer one ends with the memory."""
 TEMPLATE = 64
 """Tokens that a chat template may put around a text and its question."""
 
@@ -111,7 +113,7 @@ def run(
     options.check(**engine)
     context_tokens = None
     if memory is not None and resume is None:
-        context_tokens = longest(model, text, asked) + max_new_tokens
+        context_tokens = longest(model, text, asked) + min(max_new_tokens, ANSWER)
     llm = options.load(model, dtype=dtype, device=device, context=context_tokens, **engine)
     if llm.plan.why is not None and any(llm.plan.texts[name] != usual for name, usual in USUAL.items()):
         say.note(f"{plan_line(llm)}\n  because {llm.plan.why}")

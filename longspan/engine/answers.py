@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
-from longspan.engine.session import together
 from longspan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,6 +63,8 @@ def answer(
     that has read it already, which is closed. read: told of the session when it has. at_once: how many are continued
     together, which takes less time where they choose pages; nothing is said of these while they come.
     """
+    from longspan.engine.session import together
+
     seconds, outputs = 0.0, []
     longest = max(map(len, prompts.rests))
     llm.scheduler.check(len(prompts.common) + longest)  # refuse before reading, not after

@@ -99,7 +99,7 @@ class LLM:
         reaching = [layer.rope for layer in self.shape.layers if layer.window is None]
         self.ropes = Ropes(self.shape.ropes, reaching, rope)
         plain = self.shape.layout(self.dtype.itemsize, page)
-        if context is not None and limit is not None:
+        if context is not None and limit is not None and not {"evict", "select"} <= given.keys():
             self.plan = choose(Case(plain, self.dtype, context, self.shape.trained, limit, held, chunk, given))
         size = available(self.device) if limit is None else limit
         self.layout = self.plan.layout(plain, self.dtype)

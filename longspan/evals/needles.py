@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from longspan.engine import prompts
 from longspan.engine.answers import Answers, answer
-from longspan.engine.memory import give_back
 from longspan.errors import UsageError
 from longspan.evals import haystack, lookup
 from longspan.evals.fact_lookup import percent, room
@@ -118,6 +117,8 @@ class Needles:
         return made(characters)
 
     def samples(self, llm: LLM, text: str | None, progress: Progress) -> Iterator[Needle]:
+        from longspan.engine.memory import give_back
+
         total = self.questions * (2 if self.inside else 1)
         progress(0, total)
         text = self.text(llm, text)

@@ -65,8 +65,8 @@ def test_json_says_everything(cli, chatty, text):
         *("--asked", "start", "--seed", 7, "--batch", 3, "--text", text, "--dtype", "bfloat16", "--json"),
     ).json
     assert set(report) == {
-        "suite", "model", "dtype", "device", "rope", "format", "evict", "select", "place", "settings", "versions",
-        "seconds", "results", "samples", "warnings",
+        "suite", "model", "dtype", "device", "rope", "format", "evict", "select", "place", "offload", "settings",
+        "versions", "kv_bytes_peak", "disk_bytes", "rss_peak_bytes", "seconds", "results", "samples", "warnings",
     }  # fmt: skip
     assert (report["suite"], report["model"]) == ("lookup", str(chatty))
     assert (report["dtype"], report["device"]) == ("bfloat16", "cpu")
@@ -159,9 +159,12 @@ def test_the_text_may_come_from_standard_input(cli, plain):
     assert report["results"]["windows"] == 2
 
 
+FEW_NEEDLES = ("--length", 1500, "--questions", 2, "--inside", 0)
+
+
 @pytest.mark.parametrize("suite", SUITES)
 def test_without_a_text_the_held_out_one_is_taken(cli, chatty, suite):
-    small = ONE if suite == "lookup" else ("--windows", 2)
+    small = {"lookup": ONE, "perplexity": ("--windows", 2), "needles": FEW_NEEDLES}[suite]
     report = cli("eval", suite, "--model", chatty, *small, "--json").json
     assert report["settings"]["text"] is None
     assert len(report["samples"]) == 2

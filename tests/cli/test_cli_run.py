@@ -73,6 +73,9 @@ def test_json_says_everything(cli, chatty):
         "evict",
         "select",
         "place",
+        "offload",
+        "plan_why",
+        "disk_bytes",
         "dtype",
         "device",
         "results",
@@ -131,7 +134,7 @@ def test_a_billion_new_tokens_end_with_the_memory(cli, chatty):
     # one page of 64 tokens for each of 6 lanes, 8,192 bytes each in float32: 2 rounds of them
     result = cli(
         *("run", "--model", chatty, "--prompt", TEXT, "--max-new-tokens", 10**9, "--ignore-eos"),
-        *("--memory", 2 * 6 * 8192, "--json"),
+        *("--memory", 2 * 6 * 8192, "--evict", "none", "--select", "all", "--json"),
     )
     assert result.code == 0
     report = result.json
