@@ -61,6 +61,9 @@ def save(llm: LLM, text: Text, path: Path, meta: dict[str, Any]) -> int:
             name: [angles.inv_freq, angles.attention_factor, angles.until] for name, angles in text.angles.items()
         },
         "groups": [[group.first, group.count, group.sealed, group.summed] for group in cache.groups],
+        "found": [
+            [[layer, mark, chosen.tolist()] for layer, (mark, chosen) in group.found.items()] for group in cache.groups
+        ],
         "lanes": None if cache.lanes is None else cache.lanes.outline(),
         "meta": meta,
     }
@@ -121,6 +124,8 @@ def load(llm: LLM, path: Path) -> tuple[Text, dict[str, Any]]:
             group.restore(llm.pool, first, count, sealed, summed, max(len(ids), header["length"]))
             for store, pages in _held(llm, group):
                 _copy_in(source, store, pages)
+        for group, found in zip(cache.groups, header["found"], strict=True):
+            group.found = {layer: (mark, torch.tensor(chosen, device=llm.pool.device)) for layer, mark, chosen in found}
         if cache.lanes is not None:
             cache.lanes.restore(header["lanes"], lambda array: source.fill(array))
             for store, pages in cache.lanes.held():
