@@ -21,10 +21,10 @@ demo-million: $(READY)  ## the same with a million tokens
 	$(BIN)/longspan demo --tokens 1000000
 
 test: lint      ## lint, types, import floors, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
-test-long: $(READY)  ## the checks that take minutes
-	$(BIN)/python -m pytest -m long
+test-long: $(READY)  ## the checks that take minutes, and new examples for the properties
+	$(BIN)/python -m pytest -m "long or hypothesis" --hypothesis-profile=default
 
 lint: $(READY)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

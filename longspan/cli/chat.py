@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from longspan.cli import options, say
 from longspan.engine.answers import follow
@@ -47,6 +47,7 @@ def chat(
 
     Ctrl-C stops an answer; at the prompt it ends the conversation.
     """
+    engine = options.engine(locals())
     settings = options.sampling(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -58,20 +59,6 @@ def chat(
         stop=stop,
         ignore_eos=ignore_eos,
     )
-    engine: dict[str, Any] = {
-        "rope": rope,
-        "format": format,
-        "evict": evict,
-        "select": select,
-        "place": place,
-        "offload": offload,
-        "resident": resident,
-        "memory": memory,
-        "page": page,
-        "chunk": chunk,
-        "backend": backend,
-    }
-    options.check(**engine)
     llm = options.load(model, dtype=dtype, device=device, **engine)
     if not llm.has_template:
         raise UsageError(

@@ -52,24 +52,11 @@ def run(
     json: options.Json = False,
 ) -> None:
     """Run a suite with the settings given, and tell its results. The options are those that all suites have."""
+    engine = options.engine(locals())
     from longspan.engine.memory import peak_rss
     from longspan.engine.progress import bar
 
     given = suite(**settings)
-    engine: dict[str, Any] = {
-        "rope": rope,
-        "format": format,
-        "evict": evict,
-        "select": select,
-        "place": place,
-        "offload": offload,
-        "resident": resident,
-        "memory": memory,
-        "page": page,
-        "chunk": chunk,
-        "backend": backend,
-    }
-    options.check(**engine)
     own = None if text is None else texts.read(text, "--text")
     if own is not None and not own.strip():
         raise UsageError(f"--text {text}: it is empty; give a file with text in it")

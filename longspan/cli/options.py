@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -139,6 +141,13 @@ def check(
     if chunk < 1:
         raise UsageError(f"chunk: {chunk}; give the tokens per step, at least 1")
     backend_named(backend)
+
+
+def engine(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a verb's options those of the engine, checked: call it first, with `locals()`."""
+    mine = {name: given[name] for name in inspect.signature(check).parameters}
+    check(**mine)
+    return mine
 
 
 def load(model: str | None, **settings: Any) -> LLM:

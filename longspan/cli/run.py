@@ -79,6 +79,7 @@ def run(
     question is asked about it alone, through the model's chat template where it has one. With --memory, what is not
     given of --format, --evict, --select, --place and --offload is chosen so that the text fits, and said.
     """
+    engine = options.engine(locals())
     if resume is not None and (prompt is not None or file):
         raise UsageError("--resume: the text is the one that was kept; leave out --prompt and --file")
     text = "" if resume is not None else texts.gather(prompt, file or [])
@@ -97,20 +98,6 @@ def run(
         logprobs=logprobs,
         ignore_eos=ignore_eos,
     )
-    engine: dict[str, Any] = {
-        "rope": rope,
-        "format": format,
-        "evict": evict,
-        "select": select,
-        "place": place,
-        "offload": offload,
-        "resident": resident,
-        "memory": memory,
-        "page": page,
-        "chunk": chunk,
-        "backend": backend,
-    }
-    options.check(**engine)
     context_tokens = None
     if memory is not None and resume is None:
         context_tokens = longest(model, text, asked) + min(max_new_tokens, ANSWER)
@@ -140,18 +127,15 @@ def run(
 
 def longest(model: str | None, text: str, asked: list[str]) -> int:
     """Tokens of the text with its longest question, near enough to choose a plan by."""
-    from longspan.engine.encode import pieces
+    from longspan.engine.encode import Encoder
     from longspan.engine.llm import EMBEDDED
     from longspan.model.load import tokenizer_of
 
     tokenizer = tokenizer_of(EMBEDDED if model is None else model)
     if tokenizer is None:
         raise UsageError("this checkpoint has no tokenizer; use the library with token ids")
-
-    def ids(part: str) -> list[int]:
-        return list(tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"])
-
-    return len(pieces(ids, text)) + max((len(ids(one)) for one in asked), default=0) + TEMPLATE
+    ids = Encoder(tokenizer, tokenizer.vocab_size)
+    return len(ids(text, True)) + max((len(ids(one, False)) for one in asked), default=0) + TEMPLATE
 
 
 def plan_line(llm: LLM) -> str:

@@ -1,9 +1,11 @@
-"""Ids of long texts, piece by piece: a tokenizer needs a hundred times a text's size in memory to do it at once."""
+"""From text to ids; long texts piece by piece, since at once a tokenizer needs a hundred times a text's size."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+
+from transformers import PreTrainedTokenizerBase
 
 Encode = Callable[[str], list[int]]
 """Ids of a text, without a tokenizer's own first and last tokens."""
@@ -13,6 +15,33 @@ PIECE = 200_000
 AROUND = 256
 """Characters on both sides of a seam by which it is judged."""
 TRIES = 64
+
+
+class Encoder:
+    """A checkpoint's tokenizer for texts of any length. vocab: equal ids below it are one object, since a million of
+    their own take 28 MB."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab: int) -> None:
+        self._tokenizer, self._numbers = tokenizer, list(range(vocab))
+
+    def __call__(self, text: str, special: bool) -> list[int]:
+        """The ids of a text. special: with the tokenizer's own first token."""
+        found = self.plain(text, special) if len(text) <= 2 * PIECE else self._long(text, special)
+        return [self._numbers[i] if i < len(self._numbers) else i for i in found]
+
+    def plain(self, text: str, special: bool = False) -> list[int]:
+        """The ids, encoded at once."""
+        return list(self._tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
+    def seam(self, text: str) -> int:
+        """A place near the end of a long text where its ids can be cut, whatever follows; 0 where none is found."""
+        return last_seam(self.plain, text) if len(text) > PIECE // 10 else 0
+
+    def _long(self, text: str, special: bool) -> list[int]:
+        whole, bare = self.plain("a", special), self.plain("a")
+        if whole[len(whole) - len(bare) :] != bare:  # there is a last token too
+            return self.plain(text, special)
+        return whole[: len(whole) - len(bare)] + pieces(self.plain, text)
 
 
 def pieces(encode: Encode, text: str) -> list[int]:

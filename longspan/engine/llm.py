@@ -17,7 +17,7 @@ from longspan.cache.pool import Pool
 from longspan.engine import saved
 from longspan.engine import session as sessions
 from longspan.engine.choose import Case, choose
-from longspan.engine.encode import PIECE, last_seam, pieces
+from longspan.engine.encode import Encoder
 from longspan.engine.forward import Forward
 from longspan.engine.generate import Output, Progress, Request, run
 from longspan.engine.memory import available, parse_bytes
@@ -94,7 +94,7 @@ class LLM:
             held = min(held, limit // 4)
         loaded = load(EMBEDDED if model is None else model, dtype=dtype, device=device)
         self.shape, self.tokenizer, self.path = loaded.shape, loaded.tokenizer, loaded.path
-        self._numbers = list(range(self.shape.vocab))
+        self.encoder = None if self.tokenizer is None else Encoder(self.tokenizer, self.shape.vocab)
         self.dtype, self.device = loaded.dtype, loaded.device
         reaching = [layer.rope for layer in self.shape.layers if layer.window is None]
         self.ropes = Ropes(self.shape.ropes, reaching, rope)
@@ -229,32 +229,15 @@ class LLM:
     def encode(self, prompt: Prompt, special: bool = True) -> list[int]:
         """Ids of a prompt; ids pass through after a check. special: with the tokenizer's own first token."""
         if isinstance(prompt, str):
-            if self.tokenizer is None:
+            if self.encoder is None:
                 raise UsageError(f"{self.path}: this checkpoint has no tokenizer; give token ids")
-            found = self._ids(prompt, special) if len(prompt) <= 2 * PIECE else self._long(prompt, special)
-            # one object for each number and not for each token: a million ids are 28 MB less
-            ids = [self._numbers[i] if i < len(self._numbers) else i for i in found]
+            ids = self.encoder(prompt, special)
         else:
             ids = [int(i) for i in prompt]
         if ids and not (min(ids) >= 0 and max(ids) < self.shape.vocab):
             wrong = next(i for i in ids if not 0 <= i < self.shape.vocab)
             raise UsageError(f"prompt: token id {wrong} is outside the vocabulary of {self.shape.vocab:,}")
         return ids
-
-    def _ids(self, text: str, special: bool = False) -> list[int]:
-        assert self.tokenizer is not None
-        return list(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
-
-    def _long(self, text: str, special: bool) -> list[int]:
-        """Ids of a text that is too long to be encoded at once."""
-        whole, bare = self._ids("a", special), self._ids("a")
-        if whole[len(whole) - len(bare) :] != bare:  # there is a last token too
-            return self._ids(text, special)
-        return whole[: len(whole) - len(bare)] + pieces(self._ids, text)
-
-    def seam(self, text: str) -> int:
-        """A place near the end of a long text where its ids can be cut, whatever follows; 0 where none is found."""
-        return last_seam(self._ids, text) if self.tokenizer is not None and len(text) > PIECE // 10 else 0
 
     def chat_ids(self, messages: Seq[Mapping[str, str]]) -> list[int]:
         """Ids of a conversation in the checkpoint's chat template, ready for the answer."""

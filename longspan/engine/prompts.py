@@ -29,7 +29,7 @@ def questions(llm: LLM, text: str, asked: Seq[str]) -> Split:
         return written(llm, text, [question])
 
     begin = _begin(whole("0"), whole("Z"))
-    cut = llm.seam(begin)
+    cut = 0 if llm.encoder is None else llm.encoder.seam(begin)
     if cut == 0:
         return split(whole, lambda prompt: _encode(llm, prompt), asked)
     # a long text is encoded once; of each prompt only what comes after the cut

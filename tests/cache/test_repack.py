@@ -151,7 +151,7 @@ def test_slots_stay_in_order_within_the_bound_and_are_sealed_anew_twice_at_most(
         stays = (names >= 0) & ((r.random(len(names)) >= gone * r.random()) | (names < sinks))
         kept = np.flatnonzero(stays)
         columns = settled(kept, len(names) // P, layout, times)
-        slots = np.concatenate([column.sources for column in columns])
+        slots = np.concatenate([np.empty(0, dtype=np.int64), *(column.sources for column in columns)])
         lost += len(kept) - int((slots >= 0).sum())
         assert len(columns) <= layout.most_sealed(int((slots >= 0).sum()))
         assert (np.diff(slots[slots >= 0]) > 0).all()
@@ -163,7 +163,7 @@ def test_slots_stay_in_order_within_the_bound_and_are_sealed_anew_twice_at_most(
                 assert column.rewrites < REWRITES
             else:
                 assert set(column.sources) - {-1} == set(kept[kept // P == column.page])
-        known = np.concatenate([np.full(P, column.rewrites + (column.page is None)) for column in columns])
+        known = np.repeat([column.rewrites + (column.page is None) for column in columns], P).astype(np.int64)
         names, times = np.where(slots >= 0, names[slots], -1), np.where(slots >= 0, known, 0)
         assert set(range(sinks)) <= set(names)
     assert made or not lost

@@ -23,12 +23,12 @@ def text() -> str:
 
 @pytest.mark.parametrize("piece", [1000, 20_000])
 def test_pieces_give_the_ids_of_the_whole(llm: LLM, text: str, piece: int, monkeypatch: pytest.MonkeyPatch):
-    whole, sizes = llm._ids(text), []
+    whole, sizes = llm.encoder.plain(text), []
     monkeypatch.setattr(encode, "PIECE", piece)
 
     def one(part: str) -> list[int]:
         sizes.append(len(part))
-        return llm._ids(part)
+        return llm.encoder.plain(part)
 
     assert encode.pieces(one, text) == whole
     assert max(sizes) < max(4 * piece, 20_000)
@@ -37,13 +37,13 @@ def test_pieces_give_the_ids_of_the_whole(llm: LLM, text: str, piece: int, monke
 def test_special_tokens_stand_where_they_do(llm: LLM, text: str, monkeypatch: pytest.MonkeyPatch):
     long = text[:450_000]
     assert len(long) > 2 * encode.PIECE
-    assert llm.encode(long) == llm._ids(long, True)
-    assert llm.encode(long, special=False) == llm._ids(long)
+    assert llm.encode(long) == llm.encoder.plain(long, True)
+    assert llm.encode(long, special=False) == llm.encoder.plain(long)
 
 
 def test_a_tokenizer_that_marks_beginnings_is_never_cut(llm: LLM, text: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(encode, "PIECE", 1000)
-    marked = lambda part: [7, *llm._ids(part)]  # noqa: E731 - as SentencePiece's dummy prefix
+    marked = lambda part: [7, *llm.encoder.plain(part)]  # noqa: E731 - as SentencePiece's dummy prefix
     assert encode.pieces(marked, text[:50_000]) == marked(text[:50_000])
     assert encode.last_seam(marked, text[:50_000]) == 0
 
@@ -51,8 +51,8 @@ def test_a_tokenizer_that_marks_beginnings_is_never_cut(llm: LLM, text: str, mon
 def test_a_text_of_one_line_is_never_cut(llm: LLM, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(encode, "PIECE", 1000)
     line = "a word and another " * 1000
-    assert encode.pieces(llm._ids, line) == llm._ids(line)
-    assert encode.last_seam(llm._ids, line) == 0
+    assert encode.pieces(llm.encoder.plain, line) == llm.encoder.plain(line)
+    assert encode.last_seam(llm.encoder.plain, line) == 0
 
 
 def test_questions_about_a_long_text_get_their_whole_prompts(llm: LLM, text: str, monkeypatch: pytest.MonkeyPatch):
