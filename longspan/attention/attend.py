@@ -121,7 +121,7 @@ def _selected(
         sequence, rotation = segment.sequence, step.rotation(segment, layer)
         reader = select.Reader(step.pool, sequence.groups[number], index, sequence.start, rotation, step.placement)
         asked = kept.Asked(q[start : start + segment.rows], rows, softcap, s_aux)
-        parts += reader.parts(asked, sequence.asks(rows.cpu().numpy()), sequence.marks)
+        parts += reader.parts(asked, sequence)
         start += segment.rows
     outputs = select.attend(parts)
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

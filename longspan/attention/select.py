@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,14 +10,16 @@ import torch
 from longspan.attention.kept import Asked, turned
 from longspan.attention.placement import Far, Placement
 from longspan.attention.rotation import Rotation
+from longspan.cache.found import Found
 from longspan.cache.group import Group
 from longspan.cache.pool import Pool
+from longspan.cache.sequence import Sequence
 from longspan.cache.summaries.choose import choose
 from longspan.cache.summaries.selection import Selection
 from longspan.kernels import slots
 from longspan.rope.rotate import turn
 
-TOGETHER = 16
+TOGETHER = 8
 """Queries that choose for themselves and are attended at a time; each gathers its own pages."""
 SCORED = 64
 """Queries that are scored at a time."""
@@ -28,14 +28,14 @@ SCORED = 64
 @dataclasses.dataclass(frozen=True)
 class Part:
     """Queries of one segment that read alike. always: columns that they read in any case. old: where the near ones of
-    these begin. few: whether each chooses some of the pages before."""
+    these begin. few: whether each chooses some of the pages before. looks: whether others go on from the last."""
 
     reader: Reader
     asked: Asked
     always: torch.Tensor
     old: int
     few: bool
-    mark: int | None
+    looks: bool
 
 
 def attend(parts: list[Part]) -> list[torch.Tensor]:
@@ -72,7 +72,6 @@ class Reader:
         self.rotation, self.placement = rotation, placement
         self.selection: Selection = pool.select
         self.page = pool.layout.page
-        self.ends: set[int] = set()
 
     def shares(self, other: Reader) -> bool:
         """Whether both read the same pages, as far as the shorter of both texts goes."""
@@ -81,54 +80,59 @@ class Reader:
         same = self.rotation is other.rotation and self.group.first == other.group.first and self.start == other.start
         return same and both > 0 and np.array_equal(mine[:, :both], theirs[:, :both])
 
-    def parts(self, asked: Asked, choosing: np.ndarray, marks: Sequence[int] = ()) -> list[Part]:
-        """The queries in groups of those that read alike: of one page of the text, all choosing or none. marks: text
-        positions where prompts end, ascending."""
+    def parts(self, asked: Asked, sequence: Sequence) -> list[Part]:
+        """The queries in groups of those that read alike: of one page of the text, and all choosing, or all going on
+        from the same query, or neither."""
+        rows = asked.rows.tolist()
+        choosing = sequence.asks(np.asarray(rows))
         if self.selection.reading == "token":
             choosing = np.ones_like(choosing)
-        rows = asked.rows.tolist()
+        since = [self._since(sequence, row) for row in rows]
         cuts = [0]
         for i in range(1, len(rows)):
-            many = bool(choosing[i]) and i - cuts[-1] >= TOGETHER
-            turn = bool(choosing[i]) != bool(choosing[i - 1]) or rows[i] in marks
-            if rows[i] % self.page == 0 or turn or many:
+            many = bool(choosing[i]) and since[i] is None and i - cuts[-1] >= TOGETHER
+            other = bool(choosing[i]) != bool(choosing[i - 1]) or since[i] != since[i - 1]
+            if rows[i] % self.page == 0 or other or many:
                 cuts.append(i)
         made = []
         for a, b in zip(cuts, [*cuts[1:], len(rows)], strict=True):
             part = Asked(asked.queries[a:b], asked.rows[a:b], asked.softcap, asked.learned)
             always, old = self._always(rows[a])
             few = bool(choosing[a]) and self.selection.pages is not None and old > self._sinks(old)
-            mark = marks[bisect.bisect_right(marks, rows[a]) - 1] if marks and marks[0] <= rows[a] else None
-            made.append(Part(self, part, always, old, few, mark))
-            self.ends = {mark - 1 for mark in marks}
+            if few and since[a] is not None:
+                assert self.group.found is not None
+                found = self.group.found.best(self.selection.pages or 0)
+                always = torch.tensor(sorted({*always.tolist(), *found}), device=self.pool.device)
+                few = False
+            looks = few and sequence.looks(rows[b - 1])
+            made.append(Part(self, part, always, old, few, looks))
         return made
+
+    def _since(self, sequence: Sequence, row: int) -> int | None:
+        """From which query the one at `row` goes on; None: from none, or from one that found nothing."""
+        since, found = sequence.looked(row), self.group.found
+        return since if found is not None and found.at == since and found.mass else None
 
     def choose(self, part: Part, scores: torch.Tensor) -> torch.Tensor:
         """Columns [G, R, pages] that R queries of the part read besides; −1: fewer. scores [G, R, ≥ old]."""
         banned = torch.arange(part.old, device=self.pool.device)[None] < self._sinks(part.old)
         return choose(scores[..., : part.old], self.selection.pages or 0, banned)
 
-    def _held(self, part: Part, chosen: torch.Tensor) -> torch.Tensor:
-        """What the queries chose, and besides what the last token of the prompt did: the place that an answer is taken
-        from is found by the question, not by half an answer."""
-        found = self.group.found.get(self.index)
-        if found is not None and found[0] == part.mark:
-            before = found[1][:, None].expand(-1, chosen.shape[1], -1)
-            before = before.masked_fill((before[..., None] == chosen[:, :, None]).any(-1), -1)
-            both = torch.cat([chosen, before], 2)
-        else:
-            both = chosen
-        last = int(part.asked.rows[-1])
-        if last in self.ends:
-            self.group.found[self.index] = (last + 1, chosen[:, -1])
-        return both
-
     def attend(self, part: Part, chosen: list[torch.Tensor]) -> torch.Tensor:
         """[R, H, D] in float32 of one part. The keys of these queries are in the pages already. chosen: what `choose`
         gave for its queries; empty where they choose none."""
         if not chosen:
             return self._read(part.asked, part.always.expand(self.group.kv_heads, -1))
-        return self._read_each(part.asked, part.always, self._held(part, torch.cat(chosen, 1)))
+        return self._read_each(part, torch.cat(chosen, 1))
+
+    def _note(self, part: Part, columns: torch.Tensor, mass: torch.Tensor) -> None:
+        """What the last query of the part gave to pages that it chose: columns [G, n], mass [G, n·P]."""
+        at = int(part.asked.rows[-1]) + 1
+        if self.group.found is None or self.group.found.at != at:
+            self.group.found = Found(at)
+        chosen = (columns >= self._sinks(part.old)) & (columns < part.old)
+        pages = torch.unflatten(mass, 1, (columns.shape[1], self.page)).sum(2)
+        self.group.found.add(columns[chosen].tolist(), pages[chosen].tolist())
 
     def _sinks(self, old: int) -> int:
         """Pages at the beginning that are read in any case."""
@@ -181,8 +185,9 @@ class Reader:
         work = slots.Slots(q, asked.rows, k, values, positions, softcap=asked.softcap, learned=asked.learned)
         return slots.attend(work)
 
-    def _read_each(self, asked: Asked, always: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    def _read_each(self, part: Part, chosen: torch.Tensor) -> torch.Tensor:
         """Each query reads columns of its own: every (query, lane) becomes a lane with one query."""
+        asked, always = part.asked, part.always
         kv_heads, count, _ = chosen.shape
         heads, dim = asked.queries.shape[1:]
         always = always.expand(kv_heads, count, -1)
@@ -209,7 +214,11 @@ class Reader:
             softcap=asked.softcap,
             learned=learned,
         )
-        return slots.attend(work).view(count, heads, dim)
+        seen = slots.Seen(wants_mass=part.looks)
+        out = slots.attend(work, seen).view(count, heads, dim)
+        if seen.mass is not None:
+            self._note(part, columns[-kv_heads:], seen.mass[-kv_heads:])
+        return out
 
     def _positions(self, columns: torch.Tensor) -> torch.Tensor:
         """Text positions [G, n·P] of the slots of columns [G, n]; −1 for padding and for slots before the text."""

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import torch
 
+from longspan.cache.found import Found
 from longspan.cache.pool import Pool
 from longspan.cache.runs import SealedRun
 from longspan.kernels.work import Run, WrittenRun
@@ -17,6 +18,7 @@ class Group:
 
     table [L, G, columns]: page ids; column c holds text page `first + c`. Live columns: `count`, of which the first
     `sealed` are ids of the pool's sealed pages. summed: columns, from the first on, that have summaries.
+    found: what the last query looked at that others go on from (`Sequence.looked`).
     """
 
     def __init__(self, window: int | None, layers: tuple[int, ...], kv_heads: int) -> None:
@@ -27,7 +29,7 @@ class Group:
         self.sealed = 0
         self._sums = np.empty((len(layers), kv_heads, 0), dtype=np.int64)
         self.summed = 0
-        self.found: dict[int, tuple[int, torch.Tensor]] = {}  # by layer: where the prompt ended, and what it chose
+        self.found: Found | None = None
         self.regions: list[tuple[int, int]] = []  # reserved runs of the pool: (start, pages)
         self._origin = self._columns = 0  # the newest region: its first text page, its columns per layer
         self._runs: dict[int, list[Run]] = {}
@@ -45,7 +47,9 @@ class Group:
     def adopt(self, other: Group) -> None:
         """Hold what another group of the same layers holds; who owns it is settled elsewhere (`share`)."""
         self.first, self.count, self.sealed, self.summed = other.first, other.count, other.sealed, other.summed
-        self.table, self._sums, self.found = other.live.copy(), other.sums.copy(), dict(other.found)
+        self.table = other.live.copy()
+        self._sums = other.sums  # no copy: what is there never changes, and there is no room to add to it in place
+        self.found = None if other.found is None else other.found.copy()
 
     def append(self, pool: Pool, pages: int, expect: int) -> None:
         """Own `pages` more columns. expect: unsealed columns that this group will hold, for the reservation."""
@@ -190,7 +194,7 @@ class Group:
         for start, pages in self.regions:
             pool.unreserve(start, pages)
         self.regions.clear()
-        self.found.clear()
+        self.found = None
         self.count = self.sealed = self.summed = self._columns = 0
         self._runs.clear()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+
 import numpy as np
 import torch
 
@@ -18,13 +20,14 @@ class Sequence:
     where eviction decides what stays. asking: text positions where reading turns into asking and back, ascending; a
     query chooses pages for itself while it asks. marks: text positions, ascending, where what evicts decides again, as
     at multiples of `Layout.interval`: the ends of prompts. They stay when the text is read again, which then gives the
-    same.
+    same. answers: text positions where a prompt ends and its answer begins, and where that ends, in turns, ascending.
     """
 
     def __init__(self, pool: Pool, start: int = 0) -> None:
         self.pool, self.start, self.length = pool, start, 0
         self.marks: list[int] = []
         self.asking: list[int] = []
+        self.answers: list[int] = []
         members: dict[int | None, list[int]] = {}
         for layer, window in enumerate(pool.layout.windows):
             members.setdefault(window, []).append(layer)
@@ -64,6 +67,9 @@ class Sequence:
         """The next text position where the cache is tidied."""
         following, interval = self.start + self.length, self.pool.layout.interval or 1
         due = following // interval * interval + interval
+        begin, hold = self._answer(following), self._hold
+        if begin is not None and hold > 1:
+            due = min(due, begin + (following - begin) // hold * hold + hold)
         return min([due, *(mark for mark in self.marks if mark > following)])
 
     def tidy(self) -> None:
@@ -91,6 +97,30 @@ class Sequence:
         turns = np.searchsorted(np.asarray(self.asking, dtype=np.int64), positions, side="right")
         return np.asarray(turns % 2 == 1)
 
+    def looked(self, position: int) -> int | None:
+        """The text position after the query whose pages the one at `position` reads too; None: it chooses for itself.
+
+        A token of an answer goes on from the last one of the prompt, or from one every `hold` tokens of the answer.
+        """
+        begin, hold = self._answer(position), self._hold
+        if begin is None or hold == 1 or (position + 1 - begin) % hold == 0:
+            return None
+        return begin + (position - begin) // hold * hold
+
+    def looks(self, position: int) -> bool:
+        """Whether others go on from the query at `position`. A step ends with it, as all its layers have a say."""
+        begin, hold = self._answer(position + 1), self._hold
+        return begin is not None and hold > 1 and (position + 1 - begin) % hold == 0
+
+    @property
+    def _hold(self) -> int:
+        return 1 if self.pool.select is None else self.pool.select.hold
+
+    def _answer(self, position: int) -> int | None:
+        """Where the answer begins that `position` belongs to."""
+        turns = bisect.bisect_right(self.answers, position)
+        return self.answers[turns - 1] if turns % 2 else None
+
     @property
     def bytes(self) -> int:
         """Of all pages owned, shared ones included."""
@@ -116,6 +146,7 @@ class Sequence:
         if self.lanes is not None:
             twin.lanes = self.lanes.fork()
         twin.length, twin.asking, twin.marks = self.length, list(self.asking), list(self.marks)
+        twin.answers = list(self.answers)
         return twin
 
     def _copy(self, source: np.ndarray, target: np.ndarray) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
+from longspan.engine.memory import give_back
 from longspan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def answer(
             seconds += session.feed(prompts.common[len(held) :], progress=True, ahead=longest).prefill_seconds
         read_seconds = seconds
         read(session)
+        give_back()
         last = len(prompts.rests) - 1
         for first in range(0, len(prompts.rests) if at_once > 1 else 0, at_once):
             rests = prompts.rests[first : first + at_once]
@@ -93,6 +95,7 @@ def answer(
                 finished(i, output)
             seconds += max(output.prefill_seconds for output in some)
             outputs += some
+            give_back()  # pages of many sizes were gathered
         for i, rest in enumerate(prompts.rests if at_once == 1 else ()):
             started(i)
             twin = session if i == last else session.fork()

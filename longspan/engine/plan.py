@@ -65,6 +65,13 @@ class Plan:
                 "format: merging writes kept tokens anew again and again, and in fewer bits each time costs precision; "
                 "give merge=false or leave out --format"
             )
+        if chosen is not None and policy is not None and chosen.hold > 1:
+            if "hold=" in select:
+                raise UsageError(
+                    "select: what eviction leaves differs from lane to lane, so what one finds is not for all; leave "
+                    "out hold or --evict"
+                )
+            chosen = dataclasses.replace(chosen, hold=1)  # type: ignore[type-var]
         if offload is not None and policy is not None:
             raise UsageError(
                 "offload: what eviction leaves is read by every query, so it stays in memory; leave out --offload or "

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from longspan.cache.found import Found
 from longspan.cache.group import Group
 from longspan.cache.offload import PageFile
 from longspan.cache.offload.system import refusal
@@ -56,14 +57,13 @@ def save(llm: LLM, text: Text, path: Path, meta: dict[str, Any]) -> int:
         "length": cache.length,
         "asking": cache.asking,
         "marks": cache.marks,
+        "answers": cache.answers,
         "turned": text.turned,
         "angles": {
             name: [angles.inv_freq, angles.attention_factor, angles.until] for name, angles in text.angles.items()
         },
         "groups": [[group.first, group.count, group.sealed, group.summed] for group in cache.groups],
-        "found": [
-            [[layer, mark, chosen.tolist()] for layer, (mark, chosen) in group.found.items()] for group in cache.groups
-        ],
+        "found": [group.found and [group.found.at, list(group.found.mass.items())] for group in cache.groups],
         "lanes": None if cache.lanes is None else cache.lanes.outline(),
         "meta": meta,
     }
@@ -125,12 +125,13 @@ def load(llm: LLM, path: Path) -> tuple[Text, dict[str, Any]]:
             for store, pages in _held(llm, group):
                 _copy_in(source, store, pages)
         for group, found in zip(cache.groups, header["found"], strict=True):
-            group.found = {layer: (mark, torch.tensor(chosen, device=llm.pool.device)) for layer, mark, chosen in found}
+            group.found = found and Found(found[0], dict(found[1]))
         if cache.lanes is not None:
             cache.lanes.restore(header["lanes"], lambda array: source.fill(array))
             for store, pages in cache.lanes.held():
                 _copy_in(source, store, pages)
         cache.length, cache.asking, cache.marks = header["length"], header["asking"], header["marks"]
+        cache.answers = header["answers"]
     except BaseException:
         if text is not None:
             llm.scheduler.drop(text)

@@ -36,7 +36,7 @@ class Text:
     start: text position of the first id. ahead: ids that are known to follow (a question that is given along with
     the text), for which the angles are chosen already. restarts: how often it had to be read anew, `lost` times of
     these because of the disk. reach: the largest distance that angles are formed of, by the tokens present. turned:
-    ids at the end of the last turn's prompt.
+    ids at the end of the last turn's prompt. answered: ids at the end of its answer.
     """
 
     def __init__(
@@ -45,11 +45,20 @@ class Text:
         self.ids, self.reach = array("i", ids), reach  # a list would take nine times the room
         self.cache = Sequence(pool, start)
         self.angles: Mapping[str, Angles] = {}
-        self.ahead = self.restarts = self.turned = self.lost = 0
+        self.ahead = self.restarts = self.turned = self.answered = self.lost = 0
+
+    def extend(self, ids: Seq[int]) -> None:
+        """The next prompt."""
+        self.answered = len(self.ids)
+        self.ids.extend(ids)
 
     def turn(self, asks: bool) -> None:
         """The ids since the last turn are a question, or only text. Of a prompt that came whole its end is."""
-        asking, size = self.cache.asking, len(self.ids)
+        asking, answers, size = self.cache.asking, self.cache.answers, len(self.ids)
+        if len(answers) % 2:
+            answers.append(self.cache.start + self.answered)
+        if asks:
+            answers.append(self.cache.start + size)
         if len(asking) % 2:
             asking.append(self.cache.start + self.turned)
         if asks:
@@ -78,7 +87,7 @@ class Text:
         twin = Text.__new__(Text)
         twin.ids, twin.cache, twin.angles, twin.reach = self.ids[:], self.cache.fork(), self.angles, self.reach
         twin.ahead = twin.restarts = twin.lost = 0
-        twin.turned = self.turned
+        twin.turned, twin.answered = self.turned, self.answered
         return twin
 
 

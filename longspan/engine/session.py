@@ -125,7 +125,7 @@ class Session:
         if not ids and not self._text.pending:
             raise UsageError("session: the text is empty; give at least one token")
         self._llm.scheduler.check(len(self._text.ids) + len(ids), self._text.cache.start)
-        self._text.ids.extend(ids)
+        self._text.extend(ids)
         self._text.ahead = ahead
         return self._llm.request(self._text, sampling)
 

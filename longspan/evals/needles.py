@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from longspan.engine import prompts
 from longspan.engine.answers import Answers, answer
+from longspan.engine.memory import give_back
 from longspan.errors import UsageError
 from longspan.evals import haystack, lookup
 from longspan.evals.fact_lookup import percent, room
@@ -117,8 +118,6 @@ class Needles:
         return made(characters)
 
     def samples(self, llm: LLM, text: str | None, progress: Progress) -> Iterator[Needle]:
-        from longspan.engine.memory import give_back
-
         total = self.questions * (2 if self.inside else 1)
         progress(0, total)
         text = self.text(llm, text)
@@ -144,7 +143,9 @@ class Needles:
         split = prompts.questions(llm, text, [question.text for question in drawn.questions])
         longest = max(room(llm, question) for question in drawn.questions)
         settings = llm.sampling(None, _until(llm, longest))
-        answers = answer(llm, split, settings, finished=finished, at_once=llm.scheduler.rows)
+        del text
+        give_back()
+        answers = answer(llm, split, settings, finished=finished, at_once=min(llm.scheduler.rows, BATCH))
         return found, answers
 
     def short(self, llm: LLM) -> Iterator[tuple[bool, str]]:

@@ -58,7 +58,7 @@ def test_any_chunks_and_any_company_give_the_same(name: str, place: str, format:
 
 @pytest.mark.parametrize("name", FEW)
 def test_text_that_is_read_sees_a_window_and_questions_choose(name: str, folder: Callable[..., Path], monkeypatch):
-    """Asking in a session: the question's tokens choose, and so do those of the answer; the text's do not."""
+    """In a session the question's tokens choose, and its answer reads what the last found; the text's do not."""
     llm = opened(folder, f"{name}:pages=2,near=100", "far:near=128")
     chose: list[int] = []
     real = Reader.scores
@@ -72,16 +72,16 @@ def test_text_that_is_read_sees_a_window_and_questions_choose(name: str, folder:
         session.feed(ids_of(600))
         assert chose == []
         session.ask(ids_of(20, 5), max_new_tokens=5, ignore_eos=True)
-        assert set(chose) == set(range(600, 624))
+        assert set(chose) == set(range(600, 620))
         chose.clear()
         session.feed(ids_of(100, 6))
         assert set(chose) <= {624}  # the last id of the answer, which is read only now
         with session.fork() as twin:
             twin.ask(ids_of(10, 7), max_new_tokens=2, ignore_eos=True)
-        assert max(chose) == 735
+        assert max(chose) == 734
     chose.clear()
     llm.generate(ids_of(600), max_new_tokens=3, ignore_eos=True)
-    assert set(chose) == set(range(600 - 128, 602))
+    assert set(chose) == set(range(600 - 128, 600))
 
 
 @pytest.mark.parametrize("place", ["text", "far:near=128"])
@@ -158,3 +158,67 @@ def test_what_has_no_meaning_is_refused(folder: Callable[..., Path]):
     ):
         with pytest.raises(UsageError, match=said):
             opened(folder, select, place)
+
+
+def columns_read(monkeypatch) -> list[tuple[int, set[int]]]:
+    """Of every read from now on: the position of its last query, and the columns of all its lanes."""
+    read: list[tuple[int, set[int]]] = []
+    many, each = Reader._read, Reader._read_each
+
+    def together(self, asked, columns):
+        read.append((int(asked.rows[-1]), set(columns.flatten().tolist())))
+        return many(self, asked, columns)
+
+    def alone(self, part, chosen):
+        read.append((int(part.asked.rows[-1]), set(chosen.flatten().tolist()) - {-1} | set(part.always.tolist())))
+        return each(self, part, chosen)
+
+    monkeypatch.setattr(Reader, "_read", together)
+    monkeypatch.setattr(Reader, "_read_each", alone)
+    return read
+
+
+def test_an_answer_reads_what_its_question_found(folder: Callable[..., Path], monkeypatch):
+    """In all layers and lanes the same pages, each with the one after it; a new look every 8 tokens of the answer."""
+    llm = opened(folder, "sketch:pages=4,near=64,hold=8", "far:near=64")
+    read = columns_read(monkeypatch)
+    with llm.session() as session:
+        session.feed(ids_of(1200))
+        session.ask(ids_of(30, 5), max_new_tokens=20, ignore_eos=True)
+        read.clear()
+        session.ask(ids_of(9, 6), max_new_tokens=20, ignore_eos=True)
+    end = 1200 + 30 + 20 + 9
+    at = {row: [columns for place, columns in read if place == row] for row in range(end, end + 19)}
+    looking = {end + 7, end + 15}
+    summed = 1024 // 64 - 1  # what has no summary yet is read in any case
+
+    def far(columns: set[int]) -> set[int]:
+        return {column for column in columns if 0 < column < summed}
+
+    for row, columns in at.items():
+        if row not in looking:
+            assert all(one == columns[0] for one in columns), row
+            pages = far(columns[0])
+            assert 1 <= len(pages) <= 4
+            assert all({page - 1, page + 1} & columns[0] for page in pages)  # those found, and what follows them
+    assert any(one != at[end + 7][0] for one in at[end + 7])  # the looking ones choose lane by lane
+    assert [far(at[row][0]) for row in (end, end + 6)] == [far(at[end][0])] * 2
+    assert far(at[end + 8][0]) == far(at[end + 14][0])
+
+
+def test_an_answer_is_the_same_when_its_text_is_read_again(folder: Callable[..., Path]):
+    """All in one go, or with the cache lost in the middle of the answer."""
+    ids = ids_of(900)
+    llm = opened(folder, "sketch:pages=2,near=64,hold=8", "far:near=64")
+    with llm.session() as session:
+        session.feed(ids)
+        whole = session.ask(ids_of(9, 6), max_new_tokens=30, ignore_eos=True).ids
+    with llm.session() as session:
+        session.feed(ids)
+        said: list[int] = []
+        pieces = session.stream(ids_of(9, 6), max_new_tokens=30, ignore_eos=True)
+        for number, _ in enumerate(pieces):
+            if number == 12:
+                session._text.cache.clear()
+        said = session.ids[909:]
+    assert tuple(said[:29]) == tuple(whole[:29])

@@ -42,6 +42,10 @@ class Selection(Protocol):
         """The text's first tokens: every query reads the page that holds them."""
 
     @property
+    def hold(self) -> int:
+        """Tokens of an answer that read the pages found by one query; 1: every token chooses for itself."""
+
+    @property
     def reading(self) -> str:
         """Whether text that is only read chooses pages too ("token") or not ("window")."""
 
@@ -72,12 +76,16 @@ class Few(abc.ABC):
 
     reading: "window": text that is only read sees its sinks and near tokens, and questions choose, token by token;
     "token": every token chooses, which takes long for a long text.
+    hold: an answer reads the pages that the last token of its prompt looked at most, in whatever layer, and those that
+    follow them; after so many tokens one of its own looks anew. 1: each of its tokens chooses for itself. Half an
+    answer is no good query: 1,000,000 tokens hold many places that begin alike.
     """
 
     pages: int = 8
     near: int = 512
     sinks: int = 4
     reading: str = "window"
+    hold: int = 64
 
     def __post_init__(self) -> None:
         if self.pages < 1:
@@ -86,6 +94,8 @@ class Few(abc.ABC):
             self._refuse(f"near={self.near} would hide a query's own token; give 1 or more")
         if self.reading not in ("window", "token"):
             self._refuse(f"reading={self.reading}; give window or token")
+        if self.hold < 1:
+            self._refuse(f"hold={self.hold}; it counts tokens of an answer, so give 1 or more")
         if self.sinks < 0:
             self._refuse(f"sinks={self.sinks}; it counts the text's first tokens, so give 0 or more")
 
