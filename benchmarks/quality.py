@@ -1,23 +1,43 @@
-"""What do formats and evictions cost in answers? The same questions with every method, beside the dense, whole cache.
+"""What do formats, evictions and selections cost in answers? The same questions with every method, beside the whole
+cache in dense pages.
 
     python benchmarks/quality.py --length 1024
     python benchmarks/quality.py --length 4096
 
 Each text is read once, before any question is known, and then asked about its facts one by one. An eviction keeps a
-half, or a quarter, of the text's tokens. Bytes are those that the cache holds of a text that was read, the mean over
-the texts; the points are those that a method loses or wins against the whole cache in the same questions.
+half, or a quarter, of the text's tokens; with a selection every query reads as many, and all are kept. Bytes are those
+that the cache holds of a text that was read, the mean over the texts: keys and values in memory (with the notes that
+an eviction makes), the summaries by which pages are chosen, and pages in a file. The points are those that a method
+loses or wins against the whole cache in the same questions.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import tempfile
+from typing import Any
 
 from longspan import LLM
 from longspan.cache.eviction import POLICIES
 from longspan.cache.formats import FORMATS
-from longspan.engine import prompts
+from longspan.cache.summaries import SELECTIONS
+from longspan.engine.session import Session
 from longspan.evals.intervals import paired
 from longspan.evals.needles import Needles
+
+SINKS, NEAR, PAGE = 1, 2, 64
+"""Pages that every query reads besides those it chooses."""
+
+
+@dataclasses.dataclass
+class Asked:
+    """Whether each question was answered right; and the bytes of the texts when they had been read."""
+
+    right: list[bool] = dataclasses.field(default_factory=list)
+    pages: int = 0
+    summaries: int = 0
+    file: int = 0
 
 
 def main() -> None:
@@ -32,40 +52,65 @@ def main() -> None:
         Needles(length=given.length, questions=given.facts, depths=given.facts, inside=0, seed=seed)
         for seed in range(given.texts)
     ]
-    whole, full = answers(LLM(memory="256MB"), texts)
-    asked = len(whole)
-    print(f"{asked} questions, {given.length:,} tokens; the whole cache: {sum(whole)} right, {full:,} bytes\n")
-    print("| method | right | points | 95 % interval | bytes | of the whole |\n|---|---|---|---|---|---|", flush=True)
-    methods = [{"format": name} for name in FORMATS if name != "dense"] + [{"format": "int4:hadamard=true"}]
-    for share in given.kept:
-        methods += [{"evict": f"{name}:budget={int(share * given.length)}"} for name in POLICIES]
-    for method in methods:
-        name = next(iter(method.values()))
-        if given.only and name.partition(":")[0] not in given.only:
+    whole = answers(LLM(memory="256MB"), texts)
+    asked, size = len(whole.right), given.texts
+    print(f"{asked} questions, {given.length:,} tokens; the whole cache: {sum(whole.right)} right\n")
+    print("| method | right | points | 95 % interval | KB in memory | summaries | in a file | of the whole |")
+    print("|---|---|---|---|---|---|---|---|")
+    print(f"| dense, all | {sum(whole.right)} | | | {whole.pages / size / 1e3:.0f} | 0 | 0 | 100 % |", flush=True)
+    for name, method in methods(given.length, given.kept):
+        if given.only and not any(name.startswith(one) for one in given.only):
             continue
-        right, size = answers(LLM(memory="256MB", **method), texts)
-        won = sum(new and not old for new, old in zip(right, whole, strict=True))
-        lost = sum(old and not new for new, old in zip(right, whole, strict=True))
-        low, high = paired(sum(whole), won, lost, asked)
-        print(
-            f"| `{name}` | {sum(right)} | {100 * (won - lost) / asked:+.1f} | {100 * low:+.1f} to {100 * high:+.1f} "
-            f"| {size:,} | {100 * size / full:.0f} % |",
-            flush=True,
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            found = answers(
+                LLM(memory="256MB", **method, **({"offload": folder} if "in a file" in name else {})), texts
+            )
+        won = sum(new and not old for new, old in zip(found.right, whole.right, strict=True))
+        lost = sum(old and not new for new, old in zip(found.right, whole.right, strict=True))
+        low, high = paired(sum(whole.right), won, lost, asked)
+        total = found.pages + found.summaries + found.file
+        points = f"{100 * (won - lost) / asked:+.1f} | {100 * low:+.1f} to {100 * high:+.1f}"
+        held = " | ".join(f"{part / size / 1e3:.0f}" for part in (found.pages, found.summaries, found.file))
+        print(f"| {name} | {sum(found.right)} | {points} | {held} | {100 * total / whole.pages:.0f} % |", flush=True)
 
 
-def answers(llm: LLM, texts: list[Needles]) -> tuple[list[bool], int]:
-    """Of every question whether it was answered right; and the mean bytes of a text that was read."""
-    right: list[bool] = []
-    held = 0
+def methods(length: int, kept: list[float]) -> list[tuple[str, dict[str, Any]]]:
+    """Names and options of all methods."""
+    found = [(f"`{name}`", {"format": name}) for name in FORMATS if name != "dense"]
+    found.append(("`int4:hadamard=true`", {"format": "int4:hadamard=true"}))
+    for share in kept:
+        budget = int(share * length)
+        for name in POLICIES:
+            found.append((f"`{name}:budget={budget}`", {"evict": f"{name}:budget={budget}"}))
+        for name in ("h2o", "keydiff"):
+            found.append((f"`{name}:budget={budget},merge=true`", {"evict": f"{name}:budget={budget},merge=true"}))
+        found.append((f"`int4`, `keydiff:budget={budget}`", {"format": "int4", "evict": f"keydiff:budget={budget}"}))
+        pages = budget // PAGE - SINKS - NEAR
+        for name in SELECTIONS:
+            if name != "all":
+                few = f"{name}:pages={pages},near={(NEAR - 1) * PAGE}"
+                found.append((f"`{few}`", {"select": few}))
+        few = f"sketch:pages={pages},near={(NEAR - 1) * PAGE}"
+        found.append((f"`int4`, `{few}`", {"format": "int4", "select": few}))
+        found.append((f"`int4`, `{few}`, in a file", {"format": "int4", "select": few}))
+    return found
+
+
+def answers(llm: LLM, texts: list[Needles]) -> Asked:
+    found = Asked()
+
+    def read(session: Session) -> None:
+        pool = llm.pool
+        summaries = 0 if pool.summaries is None else pool.summaries.owned * pool.layout.summary_bytes
+        found.summaries += summaries
+        found.pages += pool.owned_bytes - summaries
+        if llm.plan.offload is not None and pool.sealed is not None:
+            found.file += pool.sealed.owned * pool.sealed.page_bytes
+
     for needles in texts:
-        text = needles.text(llm)
-        with llm.session() as session:
-            session.feed(prompts.questions(llm, text, ["?"]).common)
-            held += llm.pool.owned_bytes
-        found, _ = needles.long(llm, text)
-        right += [one.right for one in found]
-    return right, held // len(texts)
+        told, _ = needles.long(llm, needles.text(llm), read=read)
+        found.right += [one.right for one in told]
+    return found
 
 
 if __name__ == "__main__":

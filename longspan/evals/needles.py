@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from longspan.evals.suite import LENGTH, Progress, Results, option, whole
 if TYPE_CHECKING:
     from longspan.engine.generate import Output
     from longspan.engine.llm import LLM
+    from longspan.engine.session import Session
 
 PHRASINGS = ("held_out", "plain")
 ROWS = 10
@@ -129,8 +130,14 @@ class Needles:
                 progress(self.questions + i + 1, total)
         yield from found
 
-    def long(self, llm: LLM, text: str, told: Any = lambda index, one: None) -> tuple[list[Needle], Answers]:
-        """The needles of the long text; told of each when it is answered."""
+    def long(
+        self,
+        llm: LLM,
+        text: str,
+        told: Callable[[int, Needle], None] = lambda index, one: None,
+        read: Callable[[Session], None] = lambda session: None,
+    ) -> tuple[list[Needle], Answers]:
+        """The needles of the long text; told of each when it is answered, and of the session when it has read it."""
         drawn = self.drawn()
         found: list[Needle] = []
 
@@ -145,7 +152,8 @@ class Needles:
         settings = llm.sampling(None, _until(llm, longest))
         del text
         give_back()
-        answers = answer(llm, split, settings, finished=finished, at_once=min(llm.scheduler.rows, BATCH))
+        at_once = min(llm.scheduler.rows, BATCH)
+        answers = answer(llm, split, settings, finished=finished, read=read, at_once=at_once)
         return found, answers
 
     def short(self, llm: LLM) -> Iterator[tuple[bool, str]]:
