@@ -6,6 +6,11 @@ import pytest
 import torch
 from begin import begin
 from net import LOOKING, Form, Net
+from train import VARIANTS
+from transformers import LlamaForCausalLM
+from twin import twin
+
+from longspan.engine.llm import EMBEDDED
 
 NAMES = list(range(100, 300)), list(range(300, 350))
 SMALL = Form(vocabulary=300, layers=3, hidden=64, heads=4, kv_heads=2, head_dim=16, mlp=96, positions=400)
@@ -84,3 +89,29 @@ def test_it_begins_with_heads_that_gather_names(form):
     half = form.heads // 2
     assert gathers[:half, 289:291].sum(-1).min() > 0.8
     assert gathers[half:, 285:287].sum(-1).min() > 0.8
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "form", [Form(mlp=512), Form(mlp=512, kv_heads=4), Form(mlp=555)], ids=["same", "mha", "wider"]
+)
+def test_a_twin_with_more_of_anything_begins_as_the_same_model(form):
+    """The embedded model in its own shape, with repeated KV heads, and with neurons that do nothing yet."""
+    torch.manual_seed(0)
+    ids = torch.randint(0, 2048, (1, 200))
+    model = LlamaForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32)
+    made = twin(EMBEDDED, VARIANTS["main"], form).to_transformers({})
+    assert (made(ids).logits - model(ids).logits).abs().max() < 1e-4
+
+
+@torch.no_grad()
+def test_twins_are_of_one_size_and_fewer_heads_are_means():
+    sizes = [sum(p.numel() for p in twin(EMBEDDED, VARIANTS["main"], form).parameters()) for form in VARIANTS.values()]
+    assert max(sizes) - min(sizes) < 0.001 * max(sizes)
+    main = LlamaForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32).model.layers[3].self_attn
+    one = twin(EMBEDDED, VARIANTS["main"], VARIANTS["mqa"]).to_transformers({}).model.layers[3].self_attn
+    for theirs, ours in ((main.k_proj, one.k_proj), (main.v_proj, one.v_proj)):
+        assert torch.allclose(theirs.weight.view(2, 64, 256).mean(0), ours.weight, atol=1e-6)
+    few = twin(EMBEDDED, VARIANTS["main"], VARIANTS["mha"])
+    assert few.blocks[0].down.shape == (256, 427)
+    assert few.blocks[0].down.norm(dim=0).min() > 0

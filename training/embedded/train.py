@@ -2,6 +2,7 @@
 
 The schedule is in tokens, not in hours, so a slower machine gives the same model later. A checkpoint
 is written every few minutes; ``--resume`` goes on from it (``--resume --tokens 0`` only exports it).
+``--variant mha --twin-of longspan/embedded --tokens 3000000`` makes a twin of a trained model.
 While other programs run on the machine, set ``OMP_WAIT_POLICY=PASSIVE``: threads that spin for one
 another waste the rest.
 """
@@ -28,6 +29,7 @@ from hints import name_tokens
 from net import LOOKING, Form, Net
 from tokenizer import for_transformers, train_bpe
 from tokenizers import Tokenizer
+from twin import twin
 
 LOOKS = 0.5
 """How much the looks count beside the answers."""
@@ -78,6 +80,12 @@ class Schedule:
         share = seen / self.tokens
         shape = max(0.0, min(1.0, (share + 1e-3) / self.warmup, (1 - share) / (1 - self.decay_from)))
         return shape * math.sqrt(self.stage(seen).batch_tokens / 8192)
+
+
+def going_on(tokens: int) -> Schedule:
+    """For a twin of a trained model: it has to get used to its shape, and has seen everything else."""
+    stages = (Stage(0.3, 256, 4096, 0.01, 0.03, 0.6), Stage(1.0, 1024, 8192, 0.01, 0.0, 0.5))
+    return Schedule(tokens, muon_rate=0.004, adam_rate=5e-4, warmup=0.03, decay_from=0.2, stages=stages)
 
 
 #: twins of equal size: what more or fewer KV heads take or leave, the MLP gives or gets
@@ -211,6 +219,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("longspan/embedded"), help="folder of the exported model")
     parser.add_argument("--state", type=Path, default=Path("build/embedded"), help="checkpoint and curve")
     parser.add_argument("--variant", choices=list(VARIANTS), default="main")
+    parser.add_argument("--twin-of", type=Path, help="begin with the weights and the tokenizer of this main model")
     parser.add_argument("--tokens", type=int, default=24_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -229,15 +238,21 @@ def main() -> None:
         tokenizer = Tokenizer.from_file(str(vocabulary))
     else:
         curve.unlink(missing_ok=True)
-        tokenizer = train_bpe(train_texts, VARIANTS[args.variant].vocabulary, args.seed)
+        if args.twin_of is not None:
+            tokenizer = Tokenizer.from_file(str(args.twin_of / "tokenizer.json"))
+        else:
+            tokenizer = train_bpe(train_texts, VARIANTS[args.variant].vocabulary, args.seed)
         tokenizer.save(str(vocabulary))
     train = Rows(tokenizer, Text(tokenizer, train_texts), "train")
     held = Rows(tokenizer, Text(tokenizer, held_texts), "held_out")
     print(f"corpus {len(train.text.ids):,} tokens, held out {len(held.text.ids):,}", flush=True)
 
-    schedule = Schedule(args.tokens)
-    net = Net(VARIANTS[args.variant])
-    begin(net, *name_tokens(tokenizer))
+    if args.twin_of is not None:
+        schedule, net = going_on(args.tokens), twin(args.twin_of, VARIANTS["main"], VARIANTS[args.variant])
+    else:
+        schedule, net = Schedule(args.tokens), Net(VARIANTS[args.variant])
+        begin(net, *name_tokens(tokenizer))
+    naming = NAMES if args.twin_of is None else 0.0  # the probe was not kept with the model
     steppers = optimizers(net, schedule)
     peaks = [stepper.param_groups[0]["lr"] for stepper in steppers]
     rng = random.Random(args.seed)
@@ -283,7 +298,7 @@ def main() -> None:
             for group in stepper.param_groups:
                 group["lr"] = peak * schedule.rate(seen)
         loss, looks, named, guesses = step_loss(net, batch)
-        (loss + LOOKS * looks + NAMES * named).backward()
+        (loss + LOOKS * looks + naming * named).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         for stepper in steppers:
             stepper.step()
