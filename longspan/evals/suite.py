@@ -78,7 +78,7 @@ def evaluate(
             if file is not None:
                 file.write(json.dumps(dataclasses.asdict(sample), ensure_ascii=False) + "\n")
                 file.flush()
-    return Evaluation(suite, tuple(samples), suite.results(samples), llm.ropes.used(suite.length))
+    return Evaluation(suite, tuple(samples), suite.results(samples), llm.ropes.used(llm.reach(suite.length)))
 
 
 def part(progress: Progress, done: float, size: float, total: float) -> Progress:

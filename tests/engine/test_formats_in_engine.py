@@ -82,6 +82,22 @@ def test_bytes_at_the_peak_are_those_of_the_formula(format: str, folder: Callabl
     assert peak < 3 * 2 * 16 * INTERVAL // 64 * page * 0.6
 
 
+@pytest.mark.parametrize("select", ["all", "sketch:pages=2,near=64"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_bytes_fall_by_the_heads_that_share(format: str, select: str, folder: Callable[..., Path]):
+    """MHA, GQA in groups of 2 and 4, and MQA, with as many weights each: the bytes at the peak fall by exactly H/G."""
+    peaks, weights = {}, set()
+    for kv_heads in (8, 4, 2, 1):
+        shape = {"num_attention_heads": 8, "num_key_value_heads": kv_heads, "head_dim": 24}
+        path = folder("llama", intermediate_size=96 + 16 * (8 - kv_heads), **shape)
+        llm = LLM(path, memory="64MB", dtype="float32", format=format, select=select)
+        llm.generate(ids_of(1000), max_new_tokens=1, ignore_eos=True)
+        peaks[kv_heads] = llm.pool.peak_bytes
+        weights.add(sum(p.numel() for p in llm.scheduler.forward.model.parameters()))
+    assert len(weights) == 1
+    assert all(peak * 8 == peaks[8] * heads for heads, peak in peaks.items())
+
+
 def test_the_limit_counts_both_kinds_of_pages(folder: Callable[..., Path]):
     dense = opened(folder, "dense")
     ids = ids_of(4096)
