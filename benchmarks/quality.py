@@ -3,8 +3,10 @@ cache in dense pages.
 
     python benchmarks/quality.py --length 1024
     python benchmarks/quality.py --length 4096
+    python benchmarks/quality.py --length 1024 --wait
 
-Each text is read once, before any question is known, and then asked about its facts one by one. An eviction keeps a
+Each text is read once, before any question is known, and then asked about its facts one by one. With --wait evictions
+wait for each question (and memory holds the whole text until then); the two are never in one table. An eviction keeps a
 half, or a quarter, of the text's tokens; with a selection every query reads as many, and all are kept. Bytes are those
 that the cache holds of a text that was read, the mean over the texts: keys and values in memory (with the notes that
 an eviction makes), the summaries by which pages are chosen, and pages in a file. The points are those that a method
@@ -46,6 +48,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=25)
     parser.add_argument("--facts", type=int, default=20, help="facts in a text, each asked about once")
     parser.add_argument("--kept", type=float, nargs="+", default=[0.5, 0.25], help="shares of the text that stay")
+    parser.add_argument("--wait", action="store_true", help="evict with the question in view")
     parser.add_argument("--only", nargs="*", help="methods to try")
     given = parser.parse_args()
     texts = [
@@ -58,7 +61,7 @@ def main() -> None:
     print("| method | right | points | 95 % interval | KB in memory | summaries | in a file | of the whole |")
     print("|---|---|---|---|---|---|---|---|")
     print(f"| dense, all | {sum(whole.right)} | | | {whole.pages / size / 1e3:.0f} | 0 | 0 | 100 % |", flush=True)
-    for name, method in methods(given.length, given.kept):
+    for name, method in (waiting if given.wait else methods)(given.length, given.kept):
         if given.only and not any(name.startswith(one) for one in given.only):
             continue
         with tempfile.TemporaryDirectory() as folder:
@@ -94,6 +97,14 @@ def methods(length: int, kept: list[float]) -> list[tuple[str, dict[str, Any]]]:
         found.append((f"`int4`, `{few}`", {"format": "int4", "select": few}))
         found.append((f"`int4`, `{few}`, in a file", {"format": "int4", "select": few}))
     return found
+
+
+def waiting(length: int, kept: list[float]) -> list[tuple[str, dict[str, Any]]]:
+    """Names and options of the evictions that can wait for a question."""
+    budgets = [int(share * length) for share in kept]
+    names = [name for name, policy in POLICIES.items() if policy.window is None]
+    spelled = [f"{name}:budget={budget},wait=true" for budget in budgets for name in names]
+    return [(f"`{evict}`", {"evict": evict}) for evict in spelled]
 
 
 def answers(llm: LLM, texts: list[Needles]) -> Asked:

@@ -28,7 +28,8 @@ class Layout:
     interval: E, a multiple of P. What happens to the cache of a text happens at text positions that are multiples
         of it, so a step never goes beyond one; None where nothing happens.
     kept: where something is evicted, one entry per layer: tokens that a lane keeps, the mean over its heads; None for
-        layers with a window. note_bytes: what is known of each slot there besides its key and value.
+        layers with a window. waits: whether these keep everything until a question was read. note_bytes: what is known
+        of each slot there besides its key and value.
     summary_bytes: of the summary of a lane's page by which queries choose, in layers without a window.
     """
 
@@ -42,6 +43,7 @@ class Layout:
     heads: int = 0
     kept: tuple[int | None, ...] | None = None
     note_bytes: int = 0
+    waits: bool = False
     summary_bytes: int = 0
 
     @property
@@ -96,10 +98,10 @@ class Layout:
         """Of a lane that keeps `kept` tokens: these and what comes until the next eviction, a last page in part. Sealed
         pages have holes where tokens went: `most_sealed`."""
         assert self.interval is not None
-        most = min(tokens, kept + self.interval)
+        most = tokens if self.waits else min(tokens, kept + self.interval)
         pages = -(-most // self.page) + (1 if tokens > most else 0)  # lanes that share a budget end apart
         notes = self.page * self.note_bytes + self.summary_bytes
-        if self.sealed_bytes is None:
+        if self.sealed_bytes is None or self.waits:
             return pages * (self.page_bytes + notes)
         every = -(-tokens // self.page)
         # the newest, sealed a page late, and what comes until the next eviction
@@ -125,5 +127,6 @@ def evicting(layout: Layout, policy: Policy) -> Layout:
         layout,
         interval=INTERVAL if least >= 4 * INTERVAL else max(layout.page, 64),
         kept=kept,
+        waits=policy.wait,
         note_bytes=12 + sealing + sum(size for name, size in sizes.items() if name in policy.needs),
     )

@@ -55,7 +55,7 @@ class Sequence:
                 total = layout.layer_pages(group.window, max(expect, self.length + tokens), self.start, tokens)
                 group.append(self.pool, pages, min(total, layout.open_pages or total))
         if self.lanes is not None:
-            self.lanes.observed_from = self._due() - self.lanes.policy.observe
+            self.lanes.observed_from = self._deciding() - self.lanes.policy.observe
             self.lanes.append(self.start + self.length, tokens)
         self.length += tokens
 
@@ -71,6 +71,16 @@ class Sequence:
         if begin is not None and hold > 1:
             due = min(due, begin + (following - begin) // hold * hold + hold)
         return min([due, *(mark for mark in self.marks if mark > following)])
+
+    def _waits(self, position: int) -> bool:
+        """Whether nothing is evicted yet when the next token stands at `position`."""
+        return self.pool.layout.waits and not (self.answers and position >= self.answers[0])
+
+    def _deciding(self) -> int:
+        """The next text position where eviction decides what stays; far away when it waits for a question."""
+        if not self._waits(self.start + self.length):
+            return self._due()
+        return self.answers[0] if self.answers else 1 << 62
 
     def tidy(self) -> None:
         """After a step: free the pages that no coming query of a window layer can see, and seal what is due."""
@@ -89,7 +99,8 @@ class Sequence:
             if self.pool.sealed is not None and following % (self.pool.layout.interval or 1) == 0:
                 # the newest page stays as it is, so a page is sealed no sooner than one page late
                 group.seal(self.pool, following // self.pool.layout.page - 1, self.start)
-        if self.lanes is not None and (following % (self.pool.layout.interval or 1) == 0 or following in self.marks):
+        due = following % (self.pool.layout.interval or 1) == 0 or following in self.marks
+        if self.lanes is not None and due and not self._waits(following):
             self.lanes.evict(following)
 
     def asks(self, positions: np.ndarray) -> np.ndarray:

@@ -113,4 +113,6 @@ class Plan:
 
     def _most(self, layout: Layout) -> int:
         """Tokens that a lane holds at most: heads may share what a layer keeps, so one may hold all of it."""
+        if layout.waits:
+            return 1 << 62
         return max((kept or 0 for kept in layout.kept or ()), default=0) * layout.kv_heads + (layout.interval or 0)

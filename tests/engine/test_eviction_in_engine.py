@@ -14,6 +14,7 @@ import transformers
 from longspan import LLM
 from longspan.cache.eviction import POLICIES
 from longspan.errors import UsageError
+from longspan.evals.needles import Needles
 
 BUDGET = 128
 PLACES = ["text", "slot", "far:near=64", "far:near=64,order=true"]
@@ -82,6 +83,65 @@ def test_pages_are_freed_for_real(name: str, merge: str, folder: Callable[..., P
     # three layers of two lanes, the budget and what comes between two evictions, and a last page in part
     assert llm.pool.peak_bytes <= llm.layout.bytes(16 * BUDGET) <= 3 * 2 * ((BUDGET + 64) // 64 + 2) * page
     assert llm.pool.owned_bytes == 0
+
+
+WAITING = [name for name in POLICIES if name not in ("sliding_window", "streaming")]
+
+
+@pytest.mark.parametrize("format", ["dense", "int8"])
+@pytest.mark.parametrize("name", WAITING)
+def test_with_wait_a_question_is_read_before_anything_goes(name: str, format: str, folder: Callable[..., Path]):
+    """Everything stays while a text is read, so the question's own answer begins as with the whole cache; then the
+    budget holds, also when another text follows."""
+    ids, question, merge = ids_of(600), ids_of(20, 5), ",merge=false" if format != "dense" else ""
+    path = folder("llama")
+    llm = LLM(path, memory="64MB", dtype="float32", format=format, evict=f"{name}:budget={BUDGET},wait=true{merge}")
+    exact = LLM(path, memory="64MB", dtype="float32").generate(ids + question, max_new_tokens=1, logprobs=20)
+    with llm.session() as session:
+        session.feed(ids)
+        lanes = session._text.cache.lanes
+        assert lanes is not None
+        assert (lanes.counts == 600).all()
+        whole = llm.pool.owned_bytes
+        said = session.ask(question, max_new_tokens=1, logprobs=20, ignore_eos=True)
+        for mine, theirs in zip(said.logprobs[0].top, exact.logprobs[0].top, strict=True):
+            assert mine[0] == theirs[0]
+            assert mine[1] == pytest.approx(theirs[1], abs=1e-4)
+        held = (lanes.position >= 0).sum(-1)
+        assert held.sum() <= 3 * 2 * BUDGET
+        assert llm.pool.owned_bytes < whole / 2
+        session.feed(ids_of(700, 6))
+        assert (lanes.position >= 0).sum() <= 3 * 2 * BUDGET
+    assert llm.pool.peak_bytes <= llm.layout.bytes(1400)
+    assert llm.pool.owned_bytes == 0
+
+
+@pytest.mark.parametrize("name", ["snapkv", "adakv", "h2o", "tova"])
+def test_with_wait_any_chunks_and_any_company_give_the_same(name: str, folder: Callable[..., Path]):
+    prompts = [ids_of(500), ids_of(333, 3), ids_of(64, 4)]
+    options = {"memory": "64MB", "dtype": "float32", "evict": f"{name}:budget={BUDGET},wait=true"}
+    llm, other = (LLM(folder("llama"), **options, chunk=chunk) for chunk in (1024, 23))
+    together = [one.ids for one in llm.generate(prompts, max_new_tokens=70, ignore_eos=True)]
+    assert together == [other.generate(prompt, max_new_tokens=70, ignore_eos=True).ids for prompt in prompts]
+    assert other.pool.owned_bytes == 0
+
+
+def test_what_a_question_looks_at_stays_only_where_it_was_waited_for():
+    """The embedded model, 20 facts in 1,000 tokens of which a lane keeps a quarter."""
+    needles = Needles(length=1000, questions=20, depths=20, inside=0, seed=2)
+
+    def right(wait: str) -> int:
+        llm = LLM(memory="64MB", evict=f"snapkv:budget=256,wait={wait}")
+        return sum(one.right for one in needles.long(llm, needles.text(llm))[0])
+
+    assert right("true") >= 14
+    assert right("false") <= 6
+
+
+@pytest.mark.parametrize("name", ["sliding_window", "streaming"])
+def test_windows_wait_for_nothing(name: str, folder: Callable[..., Path]):
+    with pytest.raises(UsageError, match="wait=true: the newest tokens stay whatever is asked"):
+        opened(folder, f"{name}:wait=true")
 
 
 @pytest.mark.parametrize("name", POLICIES)

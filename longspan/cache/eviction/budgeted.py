@@ -19,11 +19,14 @@ class Budgeted(abc.ABC):
 
     merge: a token that goes joins the kept one whose key is most like its own, if their cosine is at least
     `similarity`; else it is dropped.
+    wait: a text is kept whole until a question about it was read, so that what stays is chosen with the question in
+    view; false: the budget holds from the beginning on, and no question is known.
     """
 
     budget: int = 4096
     merge: bool = False
     similarity: float = 0.8
+    wait: bool = False
     needs: ClassVar[tuple[str, ...]] = ()
     query_aware: ClassVar[bool] = False
     observe: ClassVar[int] = 0
@@ -33,6 +36,8 @@ class Budgeted(abc.ABC):
     def __post_init__(self) -> None:
         if self.budget < 1:
             self.refuse(f"budget={self.budget} keeps nothing; give the tokens that a lane keeps, at least 1")
+        if self.wait and self.window is not None:
+            self.refuse("wait=true: the newest tokens stay whatever is asked; leave it out")
         if not self.similarity >= -1:
             self.refuse(f"similarity={self.similarity:g}; it is a cosine, from -1 to 1; above 1 nothing merges")
 

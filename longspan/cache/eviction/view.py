@@ -74,6 +74,10 @@ class Policy(Protocol):
         """Whether tokens that go may join tokens that stay."""
 
     @property
+    def wait(self) -> bool:
+        """Whether nothing goes before the first question about a text was read."""
+
+    @property
     def window(self) -> int | None:
         """Exactly how far back queries see, besides the first `sinks` tokens, between evictions too; None: all kept."""
 
