@@ -28,8 +28,9 @@ class Layout:
     interval: E, a multiple of P. What happens to the cache of a text happens at text positions that are multiples
         of it, so a step never goes beyond one; None where nothing happens.
     kept: where something is evicted, one entry per layer: tokens that a lane keeps, the mean over its heads; None for
-        layers with a window. waits: whether these keep everything until a question was read. note_bytes: what is known
-        of each slot there besides its key and value.
+        layers with a window. shared: whether the heads of such a layer share its tokens, so that one may hold most of
+        them. waits: whether all are kept until a question was read. note_bytes: what is known of each slot there
+        besides its key and value.
     summary_bytes: of the summary of a lane's page by which queries choose, in layers without a window.
     """
 
@@ -43,6 +44,7 @@ class Layout:
     heads: int = 0
     kept: tuple[int | None, ...] | None = None
     note_bytes: int = 0
+    shared: bool = False
     waits: bool = False
     summary_bytes: int = 0
 
@@ -91,7 +93,7 @@ class Layout:
             if kept is None:
                 size += self.kv_heads * self.lane_bytes(window, tokens, start, chunk)
             else:
-                size += self.kv_heads * self.kept_bytes(kept, tokens)
+                size += self.kv_heads * (self.kept_bytes(kept, tokens) + self.note_slots(tokens) * self.note_bytes)
         return size
 
     def kept_bytes(self, kept: int, tokens: int) -> int:
@@ -100,13 +102,31 @@ class Layout:
         assert self.interval is not None
         most = tokens if self.waits else min(tokens, kept + self.interval)
         pages = -(-most // self.page) + (1 if tokens > most else 0)  # lanes that share a budget end apart
-        notes = self.page * self.note_bytes + self.summary_bytes
         if self.sealed_bytes is None or self.waits:
-            return pages * (self.page_bytes + notes)
+            return pages * (self.page_bytes + self.summary_bytes)
         every = -(-tokens // self.page)
         # the newest, sealed a page late, and what comes until the next eviction
         sealed, written = min(self.most_sealed(most), every), min(self.interval // self.page + 2, every)
-        return sealed * (self.sealed_bytes + notes) + written * (self.page_bytes + notes)
+        return sealed * self.sealed_bytes + written * self.page_bytes + (sealed + written) * self.summary_bytes
+
+    def note_slots(self, tokens: int | None = None) -> int:
+        """Slots of each lane that something is known of: as many as the fullest of all lanes may have. tokens: in all;
+        None: without end."""
+        assert self.kept is not None
+        assert self.interval is not None
+        most = self.fullest + self.interval
+        pages = -(-most // self.page) + 1
+        if self.sealed_bytes is not None:
+            pages = self.most_sealed(most) + self.interval // self.page + 2
+        if tokens is None:
+            return pages * self.page
+        grown = (-(-tokens // self.page) + 1) * 3 // 2  # room grows ahead of a text
+        return (grown if self.waits else min(grown, pages)) * self.page
+
+    @property
+    def fullest(self) -> int:
+        """Tokens that the fullest lane keeps, at most."""
+        return max((kept or 0 for kept in self.kept or ()), default=0) * (self.kv_heads if self.shared else 1)
 
     def most_sealed(self, held: int) -> int:
         """Sealed pages of a lane that hold `held` tokens between holes."""
@@ -127,6 +147,7 @@ def evicting(layout: Layout, policy: Policy) -> Layout:
         layout,
         interval=INTERVAL if least >= 4 * INTERVAL else max(layout.page, 64),
         kept=kept,
+        shared=policy.shared,
         waits=policy.wait,
         note_bytes=12 + sealing + sum(size for name, size in sizes.items() if name in policy.needs),
     )

@@ -170,7 +170,10 @@ class Lanes:
         before, after = self.columns(self.counts), self.columns(self.counts + tokens)
         columns = int(after.max())
         if columns > self.table.shape[2]:
-            room = max(columns, self.table.shape[2] * 3 // 2)
+            room = self.table.shape[2] * 3 // 2
+            if not self.pool.layout.waits:
+                room = min(room, self.pool.layout.note_slots() // page)
+            room = max(room, columns)
             wider = np.full((*self.table.shape[:2], room), -1, dtype=np.int64)
             wider[:, :, : self.table.shape[2]] = self.table
             self.table = wider

@@ -112,7 +112,7 @@ class Plan:
         return int(self.place.reach(tokens, min(tokens, self._most(layout)), layout.page))
 
     def _most(self, layout: Layout) -> int:
-        """Tokens that a lane holds at most: heads may share what a layer keeps, so one may hold all of it."""
+        """Tokens that a lane holds at most."""
         if layout.waits:
             return 1 << 62
-        return max((kept or 0 for kept in layout.kept or ()), default=0) * layout.kv_heads + (layout.interval or 0)
+        return layout.fullest + (layout.interval or 0)

@@ -6,6 +6,8 @@ comparison each is asked again about a text inside the trained length that has t
 
 from __future__ import annotations
 
+import gc
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator
@@ -121,14 +123,16 @@ class Needles:
     def samples(self, llm: LLM, text: str | None, progress: Progress) -> Iterator[Needle]:
         total = self.questions * (2 if self.inside else 1)
         progress(0, total)
+        inside: list[tuple[bool, str]] = []
+        for one in self.short(llm) if self.inside else ():
+            inside.append(one)
+            progress(len(inside), total)
+        gc.collect()  # the engine of the short texts goes before the long one is read, so both are never held
         text = self.text(llm, text)
         give_back()
-        found = self.long(llm, text, lambda index, one: progress(index + 1, total))[0]
-        if self.inside:
-            for i, (right, said) in enumerate(self.short(llm)):
-                found[i] = replace(found[i], inside=right, inside_answer=said)
-                progress(self.questions + i + 1, total)
-        yield from found
+        found = self.long(llm, text, lambda index, one: progress(len(inside) + index + 1, total))[0]
+        for needle, (right, said) in zip(found, inside or itertools.repeat((None, None), len(found)), strict=True):
+            yield replace(needle, inside=right, inside_answer=said)
 
     def long(
         self,

@@ -15,6 +15,7 @@ from longspan.cache.eviction import POLICIES
 from longspan.cache.formats import FORMATS
 from longspan.cache.summaries import SELECTIONS
 from longspan.errors import UsageError
+from longspan.rope import METHODS
 
 PACKED = [name for name in FORMATS if name != "dense"]
 PLACES = ["text", "slot", "far:near=32", "far:near=32,order=true"]
@@ -78,6 +79,40 @@ def generates(format: str, names: list[tuple[str, str, str]], made: Callable[...
         for slab in (llm.pool, llm.pool.sealed, llm.pool.summaries):
             assert slab is None or slab.owned == 0
         assert llm.pool.owned_bytes == 0
+
+
+ROPES = {name: f"{name}:factor=4" for name in ("linear", "ntk", "ntk_by_parts", "dynamic", "yarn", "llama3")} | {
+    "default": "default",
+    "longrope": "longrope:"
+    + ",".join((f"short_factor={'/'.join('1' * 8)}", f"long_factor={'/'.join('2' * 8)}", "factor=4")),
+}
+
+
+@pytest.mark.filterwarnings("ignore:150 tokens are more than the 64")
+@pytest.mark.parametrize("rope", METHODS)
+def test_every_rope_with_every_format_eviction_selection_and_placement(rope: str, folder: Callable[..., Path]):
+    """In pairs, on a model that was trained at 64 tokens, so that its angles are scaled: each of the others once with
+    this rope, and it is this rope that the text is read with."""
+    path, ids = folder("llama", num_hidden_layers=1, max_position_embeddings=64), ids_of(150)
+    plans = [{"format": format} for format in FORMATS]
+    plans += [{"evict": f"{evict}:budget=80"} for evict in POLICIES]
+    plans += [{"select": f"{select}:pages=2,near=32", "reading": "token"} for select in FEW]
+    plans += [{"evict": "h2o:budget=80", "place": place} for place in PLACES]
+    plans += [{"select": "sketch:pages=2,near=32", "place": place} for place in PLACES if place != "slot"]
+    logits = {}
+    for plan in plans:
+        reading = plan.pop("reading", None)
+        if reading:
+            plan["select"] += f",reading={reading}"
+        llm = LLM(path, memory="8MB", dtype="float32", page=16, rope=ROPES[rope], **plan)
+        logits[str(plan)] = llm.logits(ids)
+        assert bool(logits[str(plan)].isfinite().all())
+        scaled = llm.reach(150) > 64  # far pages and slots may stand at distances that need none
+        assert llm.ropes.used(llm.reach(150)).split(":")[0] == (rope if scaled else "default")
+        assert len(llm.generate(ids, max_new_tokens=2, ignore_eos=True).ids) == 2
+    plain = LLM(path, memory="8MB", dtype="float32", page=16, rope="default").logits(ids)
+    same = (logits[str({"format": "dense"})] - plain).abs().max()
+    assert same == 0 if rope == "default" else same > 1e-3
 
 
 @pytest.mark.parametrize("format", PACKED)

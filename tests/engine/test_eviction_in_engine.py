@@ -60,7 +60,8 @@ def test_any_chunks_and_any_company_give_the_same(name: str, place: str, folder:
 def test_pages_are_freed_for_real(name: str, merge: str, folder: Callable[..., Path]):
     """At 16 times the budget the cache never had more than the budget asks for, and holds the budget at the end."""
     llm = opened(folder, f"{name}:budget={BUDGET}{merge}")
-    page = llm.layout.page_bytes + 64 * llm.layout.note_bytes
+    page, note = llm.layout.page_bytes, 64 * llm.layout.note_bytes
+    fullest = {"adakv": 2 * BUDGET, "pyramidkv": 2 * BUDGET}.get(name, BUDGET)  # what is noted has one width
     with llm.session() as session:
         session.feed(ids_of(16 * BUDGET + 21))
         lanes = session._text.cache.lanes
@@ -81,7 +82,8 @@ def test_pages_are_freed_for_real(name: str, merge: str, folder: Callable[..., P
         asked = session.ask(ids_of(30), max_new_tokens=200, ignore_eos=True)
         assert len(asked.ids) == 200
     # three layers of two lanes, the budget and what comes between two evictions, and a last page in part
-    assert llm.pool.peak_bytes <= llm.layout.bytes(16 * BUDGET) <= 3 * 2 * ((BUDGET + 64) // 64 + 2) * page
+    bound = 3 * 2 * (((BUDGET + 64) // 64 + 2) * page + ((fullest + 64) // 64 + 1) * note)
+    assert llm.pool.peak_bytes <= llm.layout.bytes(16 * BUDGET) <= bound
     assert llm.pool.owned_bytes == 0
 
 

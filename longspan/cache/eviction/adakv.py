@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import torch
 
@@ -17,6 +18,7 @@ class AdaKV(SnapKV):
     its `safeguard` percent of the budget; pages of heads that keep less are free."""
 
     safeguard: int = 20
+    shared: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -30,6 +30,7 @@ class Budgeted(abc.ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     query_aware: ClassVar[bool] = False
     observe: ClassVar[int] = 0
+    shared: ClassVar[bool] = False
     window: ClassVar[int | None] = None
     sinks: ClassVar[int] = 0
 

@@ -74,6 +74,10 @@ class Policy(Protocol):
         """Whether tokens that go may join tokens that stay."""
 
     @property
+    def shared(self) -> bool:
+        """Whether the heads of a layer share its budget, so that one may keep more than its part."""
+
+    @property
     def wait(self) -> bool:
         """Whether nothing goes before the first question about a text was read."""
 
