@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from longspan.cache.eviction.view import Policy
 
-INTERVAL = 256
-"""Tokens between the text positions where a cache is tidied, where it has anything to tidy. A longer one would keep
-more pages unsealed, a shorter one cut the prompt into smaller steps."""
+INTERVALS = 64, 128, 256
+"""Tokens between the text positions where a cache is tidied, where it has anything to tidy: the last of them, or one
+that is at most half of an eviction's budget. A longer one would keep more pages unsealed, a shorter one cut the prompt
+into smaller steps, which take longer."""
+INTERVAL = INTERVALS[-1]
 
 SPARE = 3, 2
 """Slots of sealed pages, for so many tokens that eviction left in them. Where fewer are held, three neighbours always
@@ -145,7 +147,7 @@ def evicting(layout: Layout, policy: Policy) -> Layout:
     sizes = {"mass": 4, "used": 8, "recent": 4 * (layout.heads // layout.kv_heads)}
     return dataclasses.replace(
         layout,
-        interval=INTERVAL if least >= 4 * INTERVAL else max(layout.page, 64),
+        interval=max(layout.page, *(size for size in INTERVALS if size <= least // 2), INTERVALS[0]),
         kept=kept,
         shared=policy.shared,
         waits=policy.wait,
