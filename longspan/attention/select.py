@@ -19,7 +19,7 @@ from longspan.cache.summaries.selection import Selection
 from longspan.kernels import slots
 from longspan.rope.rotate import turn
 
-TOGETHER = 8
+TOGETHER = 4
 """Queries that choose for themselves and are attended at a time; each gathers its own pages."""
 SCORED = 64
 """Queries that are scored at a time."""

@@ -70,7 +70,8 @@ Resident = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="With --offload: memory for the pages that were used last. [default: 64MB, at most a quarter of --memory]",
+        help="With --offload: memory for the pages that were used last. [default: 32MB, or 48 pages of every KV head "
+        "of every layer; at most a quarter of --memory]",
     ),
 ]
 Dtype = Annotated[

@@ -33,7 +33,9 @@ from longspan.model.load import load
 from longspan.model.template import render
 
 Prompt = str | Seq[int]
-RESIDENT = 64_000_000
+RESIDENT = 32_000_000, 48
+"""Memory for pages of a file: at least so many bytes, and so many pages of every lane. A query reads about half of
+these, and the next one mostly the same."""
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 
 
@@ -52,7 +54,8 @@ class LLM:
     select: which pages a query reads in layers without a window: "all" (the default), or as in "sketch:pages=8".
     place: at which distance these stand: "text" (the default), "slot", "far:near=512".
     offload: folder for a file that full pages are kept in; it has no name and is gone with the process. resident:
-        memory for those of its pages that were used last; None: 64 MB, or a quarter of `memory` where that is less.
+        memory for those of its pages that were used last; None: 32 MB, or 48 pages of every lane where that is more,
+        but no more than a quarter of `memory`.
     context: tokens of the longest text. With `memory`, what is left open of format, evict, select, place and offload
         is chosen so that such a text fits (`longspan.engine.choose`); `plan.why` says why.
     dtype: "auto" (the checkpoint's), "float32", "bfloat16", "float16". device: "auto", "cpu", "cuda".
@@ -89,9 +92,6 @@ class LLM:
         given = {name: text for name, text in chosen.items() if text is not None}
         self.plan = Plan.parse(**given)
         limit = None if memory is None else parse_bytes(memory)
-        held = RESIDENT if resident is None else parse_bytes(resident, "resident")
-        if resident is None and limit is not None:
-            held = min(held, limit // 4)
         loaded = load(EMBEDDED if model is None else model, dtype=dtype, device=device)
         self.shape, self.tokenizer, self.path = loaded.shape, loaded.tokenizer, loaded.path
         self.encoder = None if self.tokenizer is None else Encoder(self.tokenizer, self.shape.vocab)
@@ -99,6 +99,11 @@ class LLM:
         reaching = [layer.rope for layer in self.shape.layers if layer.window is None]
         self.ropes = Ropes(self.shape.ropes, reaching, rope)
         plain = self.shape.layout(self.dtype.itemsize, page)
+        if resident is None:
+            held = max(RESIDENT[0], RESIDENT[1] * plain.page_bytes * plain.kv_heads * len(plain.windows))
+            held = held if limit is None else min(held, limit // 4)
+        else:
+            held = parse_bytes(resident, "resident")
         if context is not None and limit is not None and not {"evict", "select"} <= given.keys():
             self.plan = choose(Case(plain, self.dtype, context, self.shape.trained, limit, held, chunk, given))
         size = available(self.device) if limit is None else limit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -110,7 +110,7 @@ class Sampler:
                 raise UsageError("stop: this checkpoint has no tokenizer, so stop strings cannot be found; use ids")
             self._stop = StopStringCriteria(tokenizer, list(sampling.stop))
 
-    def draw(self, logits: torch.Tensor, ids: Sequence[int]) -> tuple[int, TokenLogprob | None]:
+    def draw(self, logits: torch.Tensor, ids: Iterable[int]) -> tuple[int, TokenLogprob | None]:
         """The next id after `ids`, from float32 logits [V]; with its log-probabilities if asked."""
         scores = logits[None].float().cpu()
         penalised = self.sampling.repetition_penalty != 1

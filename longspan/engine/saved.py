@@ -80,7 +80,7 @@ def save(llm: LLM, text: Text, path: Path, meta: dict[str, Any]) -> int:
         out = _Writer(file)
         out.put(len(head).to_bytes(8, "little"))
         out.put(head)
-        out.put(np.asarray(text.ids, np.int32).tobytes())
+        out.put(np.asarray(text.ids[:], np.int32).tobytes())
         for group in cache.groups:
             for store, ids in _held(llm, group):
                 _copy_out(out, store, ids)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from array import array
 from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
@@ -13,6 +12,7 @@ import torch
 from longspan.attention.step import Segment
 from longspan.cache.pool import Pool
 from longspan.cache.sequence import Sequence
+from longspan.engine.ids import Ids
 from longspan.engine.ropes import Ropes
 from longspan.errors import DamagedPage, DoesNotFit, UsageError
 from longspan.rope import Angles
@@ -42,7 +42,7 @@ class Text:
     def __init__(
         self, ids: Seq[int], pool: Pool, start: int = 0, reach: Callable[[int], int] = lambda tokens: tokens
     ) -> None:
-        self.ids, self.reach = array("i", ids), reach  # a list would take nine times the room
+        self.ids, self.reach = Ids(ids), reach
         self.cache = Sequence(pool, start)
         self.angles: Mapping[str, Angles] = {}
         self.ahead = self.restarts = self.turned = self.answered = self.lost = 0
@@ -85,7 +85,7 @@ class Text:
     def fork(self) -> Text:
         """A second text with the same beginning; cached pages are shared."""
         twin = Text.__new__(Text)
-        twin.ids, twin.cache, twin.angles, twin.reach = self.ids[:], self.cache.fork(), self.angles, self.reach
+        twin.ids, twin.cache, twin.angles, twin.reach = self.ids.fork(), self.cache.fork(), self.angles, self.reach
         twin.ahead = twin.restarts = twin.lost = 0
         twin.turned, twin.answered = self.turned, self.answered
         return twin
