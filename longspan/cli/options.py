@@ -120,7 +120,7 @@ def check(
     memory: str | None = None,
     page: int = 64,
     chunk: int = 1024,
-    backend: str = "torch",
+    backend: str = "auto",
 ) -> None:
     """Raises UsageError for a value that the engine would refuse after loading the model."""
     from longspan.cache.pool import PAGE_SIZES
