@@ -48,6 +48,10 @@ inline void widen(const uint16_t* from, int64_t n, float* to) {
     for (int64_t i = 0; i < n; i += V::W) V::store(to + i, V::f16(from + i));
 }
 
+inline void fetch(const uint16_t* halves, int64_t n) {
+    for (int64_t i = 0; i < n; i += 32) __builtin_prefetch(halves + i);
+}
+
 // scaled = q·step and bias = q · low: the scores of codes are those of the keys.
 inline void fold(const Attention& a, const Room& r, const uint16_t* low, const uint16_t* step) {
     widen(low, a.dim, r.low);
@@ -206,7 +210,21 @@ void span(const Attention& a, const Segment& s, int64_t lane, int64_t from, int6
         auto id = [&](int64_t page) { return s.ids ? s.ids[page * a.lanes + lane] : page * a.lanes + lane; };
         const int64_t here = id(n);
         const char *keys = s.keys + here * bytes, *rows = s.values + here * bytes;
-        const char* next = n + 1 < to ? s.keys + id(n + 1) * bytes : nullptr;
+        const int64_t soon = n + 1 < s.pages ? id(n + 1) * bytes : -1;  // the processor does not look beyond a page
+        const char *next_keys = soon < 0 ? nullptr : s.keys + soon, *next_rows = soon < 0 ? nullptr : s.values + soon;
+        if (n + 2 < s.pages)  // so that the addresses are translated by the time that the lines are fetched
+            for (int64_t i = 0; i < bytes; i += 4096) {
+                const int64_t later = id(n + 2) * bytes + i;
+                __builtin_prefetch(s.keys + later);
+                __builtin_prefetch(s.values + later);
+            }
+        if (coded && soon >= 0) {
+            const int64_t page = id(n + 1);
+            fetch(s.key_min + page * a.dim, a.dim);
+            fetch(s.key_step + page * a.dim, a.dim);
+            fetch(s.value_min + page * a.page * s.groups, a.page * s.groups);
+            fetch(s.value_step + page * a.page * s.groups, a.page * s.groups);
+        }
         if (a.half)
             for (int64_t m = 0; m < many; m++) {
                 const int64_t at = (s.start + n) * a.half;
@@ -216,13 +234,13 @@ void span(const Attention& a, const Segment& s, int64_t lane, int64_t from, int6
         const float *q = coded ? r.scaled : r.turned, *bias = coded ? r.bias : nullptr;
         const bool odd_keys = (a.page / 2) % V::W, odd_values = (a.dim / 2) % V::W;
         switch (s.kind) {
-            case Kind::f32: scores<Float>(a, r, q, bias, keys, rows); break;
-            case Kind::bf16: scores<Half<true>>(a, r, q, bias, keys, rows); break;
-            case Kind::f16: scores<Half<false>>(a, r, q, bias, keys, rows); break;
-            case Kind::int8: scores<Byte>(a, r, q, bias, keys, rows); break;
+            case Kind::f32: scores<Float>(a, r, q, bias, keys, next_keys); break;
+            case Kind::bf16: scores<Half<true>>(a, r, q, bias, keys, next_keys); break;
+            case Kind::f16: scores<Half<false>>(a, r, q, bias, keys, next_keys); break;
+            case Kind::int8: scores<Byte>(a, r, q, bias, keys, next_keys); break;
             case Kind::int4:
                 if (odd_keys) scores<Byte>(a, r, q, bias, unpacked(keys, a.dim, a.page, r.opened), nullptr);
-                else scores<Nibble>(a, r, q, bias, keys, rows);
+                else scores<Nibble>(a, r, q, bias, keys, next_keys);
         }
         soften(a, r, slot, tops);
         if (coded) {
@@ -236,14 +254,14 @@ void span(const Attention& a, const Segment& s, int64_t lane, int64_t from, int6
             spread(a, r, s, least, step);
         }
         switch (s.kind) {  // slots outside begin…end may hold NaN, which weight 0 would not silence
-            case Kind::f32: values<Float>(a, r, 0, begin, end, rows, part, next); break;
-            case Kind::bf16: values<Half<true>>(a, r, 0, begin, end, rows, part, next); break;
-            case Kind::f16: values<Half<false>>(a, r, 0, begin, end, rows, part, next); break;
-            case Kind::int8: values<Byte>(a, r, s.groups, begin, end, rows, part, next); break;
+            case Kind::f32: values<Float>(a, r, 0, begin, end, rows, part, next_rows); break;
+            case Kind::bf16: values<Half<true>>(a, r, 0, begin, end, rows, part, next_rows); break;
+            case Kind::f16: values<Half<false>>(a, r, 0, begin, end, rows, part, next_rows); break;
+            case Kind::int8: values<Byte>(a, r, s.groups, begin, end, rows, part, next_rows); break;
             case Kind::int4:
                 if (odd_values)
                     values<Byte>(a, r, s.groups, begin, end, unpacked(rows, a.page, a.dim, r.opened), part, nullptr);
-                else values<Nibble>(a, r, s.groups, begin, end, rows, part, next);
+                else values<Nibble>(a, r, s.groups, begin, end, rows, part, next_rows);
         }
     }
     for (int64_t m = 0; m < many; m++) {

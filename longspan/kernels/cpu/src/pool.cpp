@@ -44,6 +44,7 @@ public:
             task_ = &task;
             floats_ = floats;
             tasks_ = tasks;
+            batch_ = std::max<int64_t>(1, tasks / (4 * (helpers + 1)));
             next_.store(0, std::memory_order_relaxed);
             wanted_ = helpers;
             failure_ = nullptr;
@@ -69,7 +70,8 @@ private:
     void take() {
         try {
             float* scratch = scratch_of(floats_);
-            for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) (*task_)(i, scratch);
+            for (int64_t i; (i = next_.fetch_add(batch_, std::memory_order_relaxed)) < tasks_;)
+                for (int64_t end = std::min(i + batch_, tasks_); i < end; i++) (*task_)(i, scratch);
         } catch (...) {
             std::lock_guard<std::mutex> lock(mutex_);
             failure_ = std::current_exception();
@@ -96,7 +98,7 @@ private:
     std::vector<std::thread> workers_;
     const std::function<void(int64_t, float*)>* task_ = nullptr;
     size_t floats_ = 0;
-    int64_t tasks_ = 0;
+    int64_t tasks_ = 0, batch_ = 1;  // neighbours go to one thread, which fetches ahead
     std::atomic<int64_t> next_{0};
     int wanted_ = 0, active_ = 0;
     bool stop_ = false;

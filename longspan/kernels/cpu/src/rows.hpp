@@ -113,7 +113,7 @@ void block(const Product& x, int64_t at, int64_t m, bool fetch) {
     const float* a = x.a + m * x.lda;
     for (int64_t k = x.from; k < x.to; k++) {
         if (fetch)
-            for (int64_t line = 0; line < stride; line += 64) __builtin_prefetch(x.next + k * stride + line);
+            for (int64_t line = 0; line < stride; line += 64) __builtin_prefetch(x.next + k * stride + line, 0, 3);
         L::template read<N>(x.rows + k * stride, at, b);
         for (int j = 0; j < M; j++) {
             if constexpr (GROUPED) {

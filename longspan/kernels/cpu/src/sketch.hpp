@@ -3,10 +3,10 @@
 
 namespace {
 
-constexpr int64_t FUSED = 3;  // rows up to which codes stay in registers; more rows share codes opened to memory
+constexpr int TOGETHER = 8;  // rows that share the codes in registers
 
 struct SketchRoom {
-    float *low, *step, *scaled, *bias, *codes, *scores;
+    float *low, *step, *scaled, *bias;
     int64_t size;
 
     SketchRoom(const Sketch& s, float* memory) {
@@ -20,8 +20,6 @@ struct SketchRoom {
         step = take(s.dim);
         scaled = take(s.rows * s.dim);
         bias = take(s.rows);
-        codes = take(s.rows > FUSED ? s.dim * s.slots : 0);
-        scores = take(s.rows > FUSED ? s.rows * s.slots : 0);
         size = used;
     }
 };
@@ -48,21 +46,13 @@ void best_block(const Sketch& s, const uint8_t* codes, const float* scaled, int6
 }
 
 template <int M>
-void best_fused(const Sketch& s, const uint8_t* codes, const float* scaled, V::F* best) {
+void best_of(const Sketch& s, const uint8_t* codes, const float* scaled, V::F* best) {
+    constexpr int N = M <= 3 ? V::BLOCK : V::BLOCK / 2;
+    for (int j = 0; j < M; j++) best[j] = V::set(-__builtin_inff());
     int64_t at = 0;
-    for (; at + V::BLOCK * V::W <= s.slots; at += V::BLOCK * V::W)
-        best_block<M, V::BLOCK>(s, codes, scaled, at, best);
-    for (; at < s.slots; at += V::W) best_block<M, 1>(s, codes, scaled, at, best);
-}
-
-inline void open_codes(const Sketch& s, const uint8_t* codes, float* out) {
-    const int64_t quarter = s.dim / 4;
-    for (int64_t g = 0; g < quarter; g++)
-        for (int64_t i = 0; i < s.slots; i += V::W) {
-            V::F code[4];
-            V::pairs(codes + g * s.slots + i, code);
-            for (int c = 0; c < 4; c++) V::store(out + (c * quarter + g) * s.slots + i, code[c]);
-        }
+    for (; at + N * V::W <= s.slots; at += N * V::W) best_block<M, N>(s, codes, scaled, at, best);
+    if constexpr (N > 1)
+        for (; at < s.slots; at += V::W) best_block<M, 1>(s, codes, scaled, at, best);
 }
 
 void sketch(const Sketch& s, int64_t lane, int64_t from, int64_t to, float* scratch) {
@@ -92,28 +82,26 @@ void sketch(const Sketch& s, int64_t lane, int64_t from, int64_t to, float* scra
             }
             r.bias[m] = V::sum(sum);
         }
-        auto give = [&](int64_t m, V::F best) {
-            float score = r.bias[m] + V::most(best);
-            s.out[(lane * s.rows + m) * s.pages + n] = score == score ? score : -__builtin_inff();
-        };
-        const auto* packed = reinterpret_cast<const uint8_t*>(codes);
-        V::F best[FUSED];
-        for (auto& b : best) b = V::set(-__builtin_inff());
-        if (s.rows <= FUSED) {
-            if (s.rows == 1) best_fused<1>(s, packed, r.scaled, best);
-            else if (s.rows == 2) best_fused<2>(s, packed, r.scaled, best);
-            else best_fused<3>(s, packed, r.scaled, best);
-            for (int64_t m = 0; m < s.rows; m++) give(m, best[m]);
-            continue;
-        }
-        open_codes(s, packed, r.codes);
-        const char* opened = reinterpret_cast<const char*>(r.codes);
-        multiply<Float, false>(
-            {opened, 0, s.dim, s.slots, r.scaled, s.dim, nullptr, nullptr, r.scores, s.slots, 1, nullptr}, s.rows);
-        for (int64_t m = 0; m < s.rows; m++) {
-            V::F most = V::load(r.scores + m * s.slots);
-            for (int64_t i = V::W; i < s.slots; i += V::W) most = V::max(most, V::load(r.scores + m * s.slots + i));
-            give(m, most);
+        const int64_t blocks = (s.rows + TOGETHER - 1) / TOGETHER;
+        for (int64_t i = 0, m = 0; i < blocks; i++) {
+            const int64_t size = (s.rows - m + blocks - i - 1) / (blocks - i);
+            const auto* packed = reinterpret_cast<const uint8_t*>(codes);
+            const float* scaled = r.scaled + m * s.dim;
+            V::F best[TOGETHER];
+            switch (size) {
+                case 1: best_of<1>(s, packed, scaled, best); break;
+                case 2: best_of<2>(s, packed, scaled, best); break;
+                case 3: best_of<3>(s, packed, scaled, best); break;
+                case 4: best_of<4>(s, packed, scaled, best); break;
+                case 5: best_of<5>(s, packed, scaled, best); break;
+                case 6: best_of<6>(s, packed, scaled, best); break;
+                case 7: best_of<7>(s, packed, scaled, best); break;
+                default: best_of<8>(s, packed, scaled, best); break;
+            }
+            for (int64_t j = 0; j < size; j++, m++) {
+                const float score = r.bias[m] + V::most(best[j]);
+                s.out[(lane * s.rows + m) * s.pages + n] = score == score ? score : -__builtin_inff();
+            }
         }
     }
 }
