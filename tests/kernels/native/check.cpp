@@ -37,33 +37,40 @@ struct Pages {
 
     Pages(Kind k, int64_t n, int64_t d, int64_t p, int64_t g) : kind(k), count(n), dim(d), page(p), groups(g) {
         int64_t numbers = n * d * p;
-        int64_t bytes = k == Kind::f32 ? 4 * numbers : k == Kind::int8 ? numbers : k == Kind::int4 ? numbers / 2 : 2 * numbers;
+        int64_t bytes = k == Kind::f32    ? 4 * numbers
+                        : k == Kind::int8 ? numbers
+                        : k == Kind::int4 ? numbers / 2
+                                          : 2 * numbers;
         for (auto* to : {&keys, &values}) {
             to->resize(static_cast<size_t>(bytes));
             for (int64_t i = 0; i < numbers; i++) put(*to, i);
         }
         for (auto* to : {&key_min, &key_step}) to->resize(static_cast<size_t>(n * d));
         for (auto* to : {&value_min, &value_step}) to->resize(static_cast<size_t>(n * p * g));
-        for (auto* to : {&key_min, &value_min}) for (auto& x : *to) x = half(uniform(0.1, 1)) | (source() % 2 ? 0x8000 : 0);
-        for (auto* to : {&key_step, &value_step}) for (auto& x : *to) x = half(uniform(0.001, k == Kind::int8 ? 0.01 : 0.1));
+        for (auto* to : {&key_min, &value_min})
+            for (auto& x : *to) x = half(uniform(0.1, 1)) | (source() % 2 ? 0x8000 : 0);
+        for (auto* to : {&key_step, &value_step})
+            for (auto& x : *to) x = half(uniform(0.001, k == Kind::int8 ? 0.01 : 0.1));
     }
 
     void put(std::vector<char>& to, int64_t i) {
         float x = static_cast<float>(uniform(-1, 1));
         uint32_t bits;
         std::memcpy(&bits, &x, 4);
-        uint16_t narrow = kind == Kind::bf16 ? static_cast<uint16_t>(bits >> 16)
-                                             : half(std::fabs(x) + 0.001) | (x < 0 ? 0x8000 : 0);
+        uint16_t narrow =
+            kind == Kind::bf16 ? static_cast<uint16_t>(bits >> 16) : half(std::fabs(x) + 0.001) | (x < 0 ? 0x8000 : 0);
         switch (kind) {
             case Kind::f32: std::memcpy(&to[static_cast<size_t>(4 * i)], &x, 4); break;
-            case Kind::bf16: case Kind::f16: std::memcpy(&to[static_cast<size_t>(2 * i)], &narrow, 2); break;
+            case Kind::bf16:
+            case Kind::f16: std::memcpy(&to[static_cast<size_t>(2 * i)], &narrow, 2); break;
             case Kind::int8: to[static_cast<size_t>(i)] = static_cast<char>(source()); break;
             case Kind::int4: to[static_cast<size_t>(i / 2)] = static_cast<char>(source()); break;
         }
     }
 
     // the number in row r and column c of the matrix [rows, columns] of a page
-    double number(const std::vector<char>& from, int64_t id, int64_t r, int64_t rows, int64_t c, int64_t columns) const {
+    double number(const std::vector<char>& from, int64_t id, int64_t r, int64_t rows, int64_t c,
+                  int64_t columns) const {
         int64_t i = (id * rows + r) * columns + c;
         float x;
         uint16_t h;
@@ -102,7 +109,8 @@ void fail(const char* what, const Level* level, double got, double expected) {
 
 void attention() {
     int64_t dim = among({16, 32, 64, 80, 96, 128, 256}), page = among({16, 32, 64, 128}), lanes = among({1, 2, 3});
-    int64_t g = among({1, 2, 3, 5, 8}), pages = among({1, 2, 3, 9, 20}), rows = among({1, 2, 5, 8}), offset = among({0, 7, 15});
+    int64_t g = among({1, 2, 3, 5, 8}), pages = among({1, 2, 3, 9, 20}), rows = among({1, 2, 5, 8}),
+            offset = among({0, 7, 15});
     if (rows > (pages - 1) * page + offset + 1) rows = 1;
     auto kind = static_cast<Kind>(source() % 5);
     int64_t groups = dim / among({8, 16, dim});
@@ -110,18 +118,21 @@ void attention() {
     std::vector<int64_t> ids(static_cast<size_t>(pages * lanes));
     for (auto& id : ids) id = static_cast<int64_t>(source() % static_cast<unsigned>(all.count));
     int64_t halves = among({0, dim / 2, dim / 4});
-    std::vector<float> q(static_cast<size_t>(rows * g * lanes * dim)), cos(static_cast<size_t>(pages * halves)), sin(cos), sinks;
+    std::vector<float> q(static_cast<size_t>(rows * g * lanes * dim)), cos(static_cast<size_t>(pages * halves)),
+        sin(cos), sinks;
     for (auto& x : q) x = static_cast<float>(uniform(-0.5, 0.5));
     for (size_t i = 0; i < cos.size(); i++) {
         double angle = uniform(0, 6);
         cos[i] = static_cast<float>(std::cos(angle));
         sin[i] = static_cast<float>(std::sin(angle));
     }
-    if (source() % 2) for (int64_t i = 0; i < g * lanes; i++) sinks.push_back(static_cast<float>(uniform(-2, 2)));
+    if (source() % 2)
+        for (int64_t i = 0; i < g * lanes; i++) sinks.push_back(static_cast<float>(uniform(-2, 2)));
     int64_t base = -(pages - 1) * page, first = offset + 1 - rows, window = among({0, 0, 1, 20, 300});
     int64_t begin = std::min(base + among({0, 3}), first);
     float cap = static_cast<float>(among({0, 0, 3}));
-    Attention work{q.data(), rows, g * lanes, lanes, dim, page, halves, first, base, begin, window, cos.data(), sin.data(), cap};
+    Attention work{q.data(), rows, g * lanes, lanes,  dim,        page,       halves,
+                   first,    base, begin,     window, cos.data(), sin.data(), cap};
     std::vector<double> expected;
     for (int64_t r = 0; r < rows; r++)
         for (int64_t h = 0; h < g * lanes; h++) {
@@ -129,13 +140,15 @@ void attention() {
             double total = sinks.empty() ? 0 : std::exp(static_cast<double>(sinks[static_cast<size_t>(h)]));
             const float* x = &q[static_cast<size_t>((r * g * lanes + h) * dim)];
             for (int64_t slot = std::max(begin, window ? first + r - window + 1 : begin); slot <= first + r; slot++) {
-                int64_t n = (slot - base) / page, p = (slot - base) % page, id = ids[static_cast<size_t>(n * lanes + h / g)];
+                int64_t n = (slot - base) / page, p = (slot - base) % page,
+                        id = ids[static_cast<size_t>(n * lanes + h / g)];
                 double score = 0;
                 for (int64_t d = 0; d < dim; d++) {
                     double t = x[d];
                     int64_t i = d % std::max<int64_t>(halves, 1);
                     if (d < 2 * halves) {
-                        double c = cos[static_cast<size_t>(n * halves + i)], s = sin[static_cast<size_t>(n * halves + i)];
+                        double c = cos[static_cast<size_t>(n * halves + i)],
+                               s = sin[static_cast<size_t>(n * halves + i)];
                         t = d < halves ? x[i] * c - x[halves + i] * s : x[halves + i] * c + x[i] * s;
                     }
                     score += t * all.key(id, d, p);
@@ -151,8 +164,9 @@ void attention() {
             Decode decode(level, threads, work);
             int64_t cut = pages / 2;
             auto segment = [&](int64_t from, int64_t many) {
-                decode.add({kind, many, ids.data() + from * lanes, all.keys.data(), all.values.data(), all.key_min.data(),
-                            all.key_step.data(), all.value_min.data(), all.value_step.data(), groups, from});
+                decode.add({kind, many, ids.data() + from * lanes, all.keys.data(), all.values.data(),
+                            all.key_min.data(), all.key_step.data(), all.value_min.data(), all.value_step.data(),
+                            groups, from});
             };
             segment(0, cut);
             if (source() % 2) decode.read();
@@ -160,7 +174,8 @@ void attention() {
             std::vector<float> out(expected.size());
             decode.finish(sinks.empty() ? nullptr : sinks.data(), out.data());
             for (size_t i = 0; i < out.size(); i++)
-                if (!(std::fabs(out[i] - expected[i]) <= 2e-5 * (1 + std::fabs(expected[i])))) fail("attention", level, out[i], expected[i]);
+                if (!(std::fabs(out[i] - expected[i]) <= 2e-5 * (1 + std::fabs(expected[i]))))
+                    fail("attention", level, out[i], expected[i]);
         }
 }
 
@@ -176,9 +191,10 @@ void scores() {
     for (auto& x : step) x = half(uniform(0.01, 1));
     for (const Level* level : available()) {
         std::vector<float> out(static_cast<size_t>(lanes * rows * pages));
-        score(level, 3, {q.data(), lanes, rows, pages, dim, slots, codes.data(), reinterpret_cast<char*>(low.data()),
-                         reinterpret_cast<char*>(step.data()), pages * quarter * slots, quarter * slots, 2 * pages * dim,
-                         2 * dim, 2 * pages * dim, 2 * dim, out.data()});
+        score(level, 3,
+              {q.data(), lanes, rows, pages, dim, slots, codes.data(), reinterpret_cast<char*>(low.data()),
+               reinterpret_cast<char*>(step.data()), pages * quarter * slots, quarter * slots, 2 * pages * dim, 2 * dim,
+               2 * pages * dim, 2 * dim, out.data()});
         for (int64_t i = 0; i < lanes * rows * pages; i += 7) {
             int64_t lane = i / (rows * pages), row = i / pages % rows, n = lane * pages + i % pages;
             double best = -1e30;
@@ -186,12 +202,15 @@ void scores() {
                 double sum = 0;
                 for (int64_t d = 0; d < dim; d++) {
                     size_t at = static_cast<size_t>(n * dim + d);
-                    int byte = static_cast<unsigned char>(codes[static_cast<size_t>((n * quarter + d % quarter) * slots + p)]);
-                    sum += q[static_cast<size_t>((lane * rows + row) * dim + d)] * (wide(low[at]) + wide(step[at]) * (byte >> (d / quarter * 2) & 3));
+                    int byte =
+                        static_cast<unsigned char>(codes[static_cast<size_t>((n * quarter + d % quarter) * slots + p)]);
+                    sum += q[static_cast<size_t>((lane * rows + row) * dim + d)] *
+                           (wide(low[at]) + wide(step[at]) * (byte >> (d / quarter * 2) & 3));
                 }
                 best = std::max(best, sum);
             }
-            if (!(std::fabs(out[static_cast<size_t>(i)] - best) <= 1e-4)) fail("scores", level, out[static_cast<size_t>(i)], best);
+            if (!(std::fabs(out[static_cast<size_t>(i)] - best) <= 1e-4))
+                fail("scores", level, out[static_cast<size_t>(i)], best);
         }
     }
 }

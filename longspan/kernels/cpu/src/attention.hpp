@@ -24,7 +24,7 @@ struct Room {
         scaled = take(m * a.dim);
         scores = take(m * a.page);
         weights = take(m * a.page * a.dim / V::W);  // a coefficient for each slot and each group of W channels or more
-        low = take(a.page * a.dim);  // groups may be as narrow as a channel
+        low = take(a.page * a.dim);                 // groups may be as narrow as a channel
         step = take(a.page * a.dim);
         bias = take(m);
         factor = take(m);
@@ -39,9 +39,17 @@ inline size_t span_scratch(const Attention& a) { return static_cast<size_t>(Room
 
 inline void turn(const Attention& a, const float* q, const float* cos, const float* sin, float* out) {
     const int64_t half = a.half;
-    for (int64_t i = 0; i < half; i++) out[i] = q[i] * cos[i] - q[half + i] * sin[i];
-    for (int64_t i = 0; i < half; i++) out[half + i] = q[half + i] * cos[i] + q[i] * sin[i];
-    for (int64_t i = 2 * half; i < a.dim; i++) out[i] = q[i];
+    int64_t i = 0;
+    for (; i + V::W <= half; i += V::W) {
+        V::F x = V::load(q + i), y = V::load(q + half + i), c = V::load(cos + i), s = V::load(sin + i);
+        V::store(out + i, V::sub(V::mul(x, c), V::mul(y, s)));
+        V::store(out + half + i, V::fma(y, c, V::mul(x, s)));
+    }
+    for (; i < half; i++) {
+        out[i] = q[i] * cos[i] - q[half + i] * sin[i];
+        out[half + i] = q[half + i] * cos[i] + q[i] * sin[i];
+    }
+    for (i = 2 * half; i < a.dim; i++) out[i] = q[i];
 }
 
 inline void widen(const uint16_t* from, int64_t n, float* to) {
@@ -102,8 +110,8 @@ inline void spread(const Attention& a, const Room& r, const Segment& s, const ui
 // Scores of a page become weights; what was summed so far is to be multiplied by `factor`.
 inline void soften(const Attention& a, const Room& r, int64_t first_slot, float* tops) {
     const int64_t g = a.group(), last = a.first + a.rows - 1;
-    const bool whole = first_slot >= a.begin && first_slot + a.page - 1 <= a.first &&
-                       (a.window == 0 || first_slot > last - a.window);
+    const bool whole =
+        first_slot >= a.begin && first_slot + a.page - 1 <= a.first && (a.window == 0 || first_slot > last - a.window);
     for (int64_t m = 0; m < a.many(); m++) {
         float* w = r.scores + m * a.page;
         const int64_t at = a.first + m / g;
@@ -161,7 +169,7 @@ inline const char* valued(const Attention& a, const Segment& s, const char* code
 
 template <class L>
 void scores(const Attention& a, const Room& r, const float* q, const float* bias, const char* keys, const char* next) {
-    multiply<L, false>({keys, 0, a.dim, a.page, q, a.dim, bias, nullptr, r.scores, a.page, 1, next}, a.many());
+    multiply<L, 0>({keys, 0, a.dim, a.page, q, a.dim, bias, nullptr, r.scores, a.page, 1, next}, a.many());
 }
 
 template <class L>
@@ -170,19 +178,28 @@ void values(const Attention& a, const Room& r, int64_t groups, int64_t from, int
     Product x{rows, from, to, a.dim, r.scores, a.page, nullptr, r.factor, part, a.dim, groups, next};
     if (groups == 0) {
         x.groups = 1;
-        multiply<L, false>(x, a.many());
+        multiply<L, 0>(x, a.many());
         return;
     }
     x.a = r.weights;
     x.lda = a.page * groups;
-    if (groups == 1) multiply<L, false>(x, a.many());
-    else multiply<L, true>(x, a.many());
+    constexpr int MOST = V::BLOCK / L::DENSITY;  // neighbouring vectors of a block
+    const int64_t vectors = a.dim / groups / V::W, half = a.dim / L::DENSITY / V::W;
+    if (groups == 1 && L::DENSITY == 1)
+        multiply<L, 0>(x, a.many());
+    else if (MOST == 4 && vectors % 4 == 0 && half % 4 == 0)
+        multiply<L, (MOST >= 4 ? 4 : 1)>(x, a.many());
+    else if (vectors % 2 == 0 && half % 2 == 0)
+        multiply<L, (MOST >= 2 ? 2 : 1)>(x, a.many());
+    else
+        multiply<L, 1>(x, a.many());
 }
 
 inline int64_t page_bytes(Kind kind, int64_t numbers) {
     switch (kind) {
         case Kind::f32: return 4 * numbers;
-        case Kind::bf16: case Kind::f16: return 2 * numbers;
+        case Kind::bf16:
+        case Kind::f16: return 2 * numbers;
         case Kind::int8: return numbers;
         default: return numbers / 2;
     }
@@ -239,8 +256,10 @@ void span(const Attention& a, const Segment& s, int64_t lane, int64_t from, int6
             case Kind::f16: scores<Half<false>>(a, r, q, bias, keys, next_keys); break;
             case Kind::int8: scores<Byte>(a, r, q, bias, keys, next_keys); break;
             case Kind::int4:
-                if (odd_keys) scores<Byte>(a, r, q, bias, unpacked(keys, a.dim, a.page, r.opened), nullptr);
-                else scores<Nibble>(a, r, q, bias, keys, next_keys);
+                if (odd_keys)
+                    scores<Byte>(a, r, q, bias, unpacked(keys, a.dim, a.page, r.opened), nullptr);
+                else
+                    scores<Nibble>(a, r, q, bias, keys, next_keys);
         }
         soften(a, r, slot, tops);
         if (coded) {
@@ -261,7 +280,8 @@ void span(const Attention& a, const Segment& s, int64_t lane, int64_t from, int6
             case Kind::int4:
                 if (odd_values)
                     values<Byte>(a, r, s.groups, begin, end, unpacked(rows, a.page, a.dim, r.opened), part, nullptr);
-                else values<Nibble>(a, r, s.groups, begin, end, rows, part, next_rows);
+                else
+                    values<Nibble>(a, r, s.groups, begin, end, rows, part, next_rows);
         }
     }
     for (int64_t m = 0; m < many; m++) {

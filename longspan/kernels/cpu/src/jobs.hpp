@@ -31,7 +31,7 @@ struct Attention {
     float softcap;                       // 0: none
 
     int64_t group() const { return heads / lanes; }
-    int64_t many() const { return rows * group(); }  // query rows that share a lane
+    int64_t many() const { return rows * group(); }      // query rows that share a lane
     int64_t part() const { return many() * (dim + 2); }  // floats of a partial result: sums [M, D], top [M], total [M]
 };
 

@@ -32,15 +32,14 @@ NB_MODULE(_native, m) {
         return names;
     });
     nb::class_<Decode>(m, "Decode")
-        .def(
-            "__init__",
-            [](Decode* self, size_t index, int threads, uintptr_t queries, int64_t rows, int64_t heads, int64_t lanes,
-               int64_t dim, int64_t page, int64_t first, int64_t base, int64_t begin, int64_t window, int64_t half,
-               uintptr_t cos, uintptr_t sin, float softcap) {
-                new (self) Decode(level(index), threads,
-                                  {at<const float>(queries), rows, heads, lanes, dim, page, half, first, base, begin,
-                                   window, at<const float>(cos), at<const float>(sin), softcap});
-            })
+        .def("__init__",
+             [](Decode* self, size_t index, int threads, uintptr_t queries, int64_t rows, int64_t heads, int64_t lanes,
+                int64_t dim, int64_t page, int64_t first, int64_t base, int64_t begin, int64_t window, int64_t half,
+                uintptr_t cos, uintptr_t sin, float softcap) {
+                 new (self) Decode(level(index), threads,
+                                   {at<const float>(queries), rows, heads, lanes, dim, page, half, first, base, begin,
+                                    window, at<const float>(cos), at<const float>(sin), softcap});
+             })
         .def("add",
              [](Decode& self, int kind, int64_t start, int64_t pages, uintptr_t ids, uintptr_t keys, uintptr_t values,
                 uintptr_t key_min, uintptr_t key_step, uintptr_t value_min, uintptr_t value_step, int64_t groups) {
@@ -59,9 +58,9 @@ NB_MODULE(_native, m) {
            int64_t slots, uintptr_t codes, uintptr_t low, uintptr_t step, int64_t codes_lane, int64_t codes_page,
            int64_t low_lane, int64_t low_page, int64_t step_lane, int64_t step_page, uintptr_t out) {
             score(level(index), threads,
-                  {at<const float>(queries), lanes, rows, pages, dim, slots, at<const char>(codes),
-                   at<const char>(low), at<const char>(step), codes_lane, codes_page, low_lane, low_page, step_lane,
-                   step_page, at<float>(out)});
+                  {at<const float>(queries), lanes, rows, pages, dim, slots, at<const char>(codes), at<const char>(low),
+                   at<const char>(step), codes_lane, codes_page, low_lane, low_page, step_lane, step_page,
+                   at<float>(out)});
         },
         nb::call_guard<nb::gil_scoped_release>());
 }

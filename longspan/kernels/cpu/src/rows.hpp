@@ -40,7 +40,9 @@ struct Float {
     static int64_t bytes(int64_t n) { return 4 * n; }
     static int64_t width(int64_t n) { return n; }
     template <int N>
-    static int64_t column(int i, int64_t at, int64_t) { return at + i * V::W; }
+    static int64_t column(int i, int64_t at, int64_t) {
+        return at + i * V::W;
+    }
     template <int N>
     static void read(const char* row, int64_t at, V::F* out) {
         const float* p = reinterpret_cast<const float*>(row) + at;
@@ -97,14 +99,15 @@ struct Product {
     const char* next;  // read soon: as many rows as long; null: nothing
 };
 
-template <class L, int M, int N, bool GROUPED>
+// SHARED: so many vectors after each other have the same coefficient; 0: all have.
+template <class L, int M, int N, int SHARED>
 void block(const Product& x, int64_t at, int64_t m, bool fetch) {
     V::F sum[M][N], b[N];
     int64_t column[N], group[N];
-    const int64_t stride = L::bytes(x.columns), step = GROUPED ? x.groups : 1;
+    const int64_t stride = L::bytes(x.columns), step = SHARED ? x.groups : 1;
     for (int i = 0; i < N; i++) {
         column[i] = L::template column<N>(i, at, x.columns);
-        group[i] = GROUPED ? column[i] * x.groups / x.columns : 0;
+        group[i] = SHARED ? column[i] * x.groups / x.columns : 0;
     }
     for (int j = 0; j < M; j++)
         for (int i = 0; i < N; i++)
@@ -116,9 +119,10 @@ void block(const Product& x, int64_t at, int64_t m, bool fetch) {
             for (int64_t line = 0; line < stride; line += 64) __builtin_prefetch(x.next + k * stride + line, 0, 3);
         L::template read<N>(x.rows + k * stride, at, b);
         for (int j = 0; j < M; j++) {
-            if constexpr (GROUPED) {
-                for (int i = 0; i < N; i++)
-                    sum[j][i] = V::fma(V::set(a[j * x.lda + k * step + group[i]]), b[i], sum[j][i]);
+            if constexpr (SHARED > 0) {
+                V::F c[N];
+                for (int i = 0; i < N; i++) c[i] = i % SHARED ? c[i - 1] : V::set(a[j * x.lda + k * step + group[i]]);
+                for (int i = 0; i < N; i++) sum[j][i] = V::fma(c[i], b[i], sum[j][i]);
             } else {
                 V::F c = V::set(a[j * x.lda + k]);
                 for (int i = 0; i < N; i++) sum[j][i] = V::fma(c, b[i], sum[j][i]);
@@ -129,32 +133,36 @@ void block(const Product& x, int64_t at, int64_t m, bool fetch) {
         for (int i = 0; i < N; i++) V::store(x.out + (m + j) * x.ldo + column[i], sum[j][i]);
 }
 
-template <class L, int M, bool GROUPED>
+template <class L, int M, int SHARED>
 void across(const Product& x, int64_t m) {
     constexpr int FULL = V::BLOCK, LEAST = L::DENSITY;
     const int64_t width = L::width(x.columns);
     int64_t at = 0;
     bool fetch = x.next && m == 0;
     for (; at + FULL / LEAST * V::W <= width; at += FULL / LEAST * V::W, fetch = false)
-        block<L, M, FULL, GROUPED>(x, at, m, fetch);
+        block<L, M, FULL, SHARED>(x, at, m, fetch);
     if constexpr (FULL > 2 && LEAST == 1)
-        for (; at + 2 * V::W <= width; at += 2 * V::W, fetch = false) block<L, M, 2, GROUPED>(x, at, m, fetch);
+        for (; at + 2 * V::W <= width; at += 2 * V::W, fetch = false) block<L, M, 2, (SHARED > 0)>(x, at, m, fetch);
     if constexpr (FULL > LEAST)
-        for (; at < width; at += V::W, fetch = false) block<L, M, LEAST, GROUPED>(x, at, m, fetch);
+        for (; at < width; at += V::W, fetch = false) block<L, M, LEAST, (SHARED > 0)>(x, at, m, fetch);
 }
 
-template <class L, bool GROUPED>
+template <class L, int SHARED>
 void multiply(const Product& x, int64_t many) {
     int64_t blocks = (many + V::ROWS - 1) / V::ROWS, m = 0;
     for (int64_t i = 0; i < blocks; i++) {
         int64_t size = (many - m + blocks - i - 1) / (blocks - i);
         switch (size) {
-            case 1: across<L, 1, GROUPED>(x, m); break;
-            case 2: across<L, 2, GROUPED>(x, m); break;
-            case 3: across<L, 3, GROUPED>(x, m); break;
-            case 4: across<L, 4, GROUPED>(x, m); break;
-            case 5: if constexpr (V::ROWS > 4) across<L, 5, GROUPED>(x, m); break;
-            default: if constexpr (V::ROWS > 5) across<L, 6, GROUPED>(x, m); break;
+            case 1: across<L, 1, SHARED>(x, m); break;
+            case 2: across<L, 2, SHARED>(x, m); break;
+            case 3: across<L, 3, SHARED>(x, m); break;
+            case 4: across<L, 4, SHARED>(x, m); break;
+            case 5:
+                if constexpr (V::ROWS > 4) across<L, 5, SHARED>(x, m);
+                break;
+            default:
+                if constexpr (V::ROWS > 5) across<L, 6, SHARED>(x, m);
+                break;
         }
         m += size;
     }

@@ -52,9 +52,7 @@ struct V {
     // 2^n for whole n
     static F power(F n) { return _mm512_scalef_ps(set(1.0f), n); }
     static F round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-    static __mmask16 below(int64_t n) {
-        return n <= 0 ? 0 : n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1);
-    }
+    static __mmask16 below(int64_t n) { return n <= 0 ? 0 : n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1); }
     // x where from ≤ lane < to, −inf elsewhere
     static F only(F x, int64_t from, int64_t to) {
         __mmask16 keep = static_cast<__mmask16>(below(to) & ~below(from));

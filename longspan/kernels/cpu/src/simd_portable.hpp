@@ -37,9 +37,7 @@ struct V {
         I whole = (I)x | (((h & 0x7c00) == 0x7c00) & 0x7f800000);
         return (F)(whole | sign);
     }
-    static F u8(const uint8_t* p) {
-        return __builtin_convertvector(__builtin_convertvector(get<B>(p), I), F);
-    }
+    static F u8(const uint8_t* p) { return __builtin_convertvector(__builtin_convertvector(get<B>(p), I), F); }
     static void nibbles(const uint8_t* p, F& low, F& high) {
         I x = __builtin_convertvector(get<B>(p), I);
         low = __builtin_convertvector(x & 15, F);

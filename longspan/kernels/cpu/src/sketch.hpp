@@ -60,9 +60,9 @@ void sketch(const Sketch& s, int64_t lane, int64_t from, int64_t to, float* scra
     const float* queries = s.queries + lane * s.rows * s.dim;
     const int64_t bytes = s.dim / 4 * s.slots, whole = s.dim / V::W * V::W;
     for (int64_t n = from; n < to; n++) {
-        const char *codes = s.codes + lane * s.codes_lane + n * s.codes_page;
-        const char *low = s.low + lane * s.low_lane + n * s.low_page;
-        const char *step = s.step + lane * s.step_lane + n * s.step_page;
+        const char* codes = s.codes + lane * s.codes_lane + n * s.codes_page;
+        const char* low = s.low + lane * s.low_lane + n * s.low_page;
+        const char* step = s.step + lane * s.step_lane + n * s.step_page;
         if (n + 2 < to) {  // pages of a lane lie far apart, where the processor does not look ahead by itself
             for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(codes + 2 * s.codes_page + line);
             for (int64_t line = 0; line < 2 * s.dim; line += 64) {
