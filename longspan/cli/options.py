@@ -85,7 +85,7 @@ Memory = Annotated[
 ]
 Page = Annotated[int, typer.Option(metavar="TOKENS", help="Tokens in a page of the cache: 16, 32, 64 or 128.")]
 Chunk = Annotated[int, typer.Option(metavar="TOKENS", help="Tokens read in one step.")]
-Backend = Annotated[str, typer.Option(metavar="NAME", help="Attention kernels; `longspan doctor` lists them.")]
+Backend = Annotated[str, typer.Option(metavar="NAME", help="Attention kernels: auto, or as `longspan doctor` lists.")]
 
 MaxNewTokens = Annotated[int, typer.Option(metavar="N", help="Longest answer, in tokens; 0 only reads.")]
 Temperature = Annotated[float, typer.Option(metavar="T", help="0 takes the likeliest token, always.")]
