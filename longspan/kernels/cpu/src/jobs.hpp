@@ -51,8 +51,8 @@ struct Level {
     bool (*runs)();  // on this processor
     // pages from…to of a segment, for one lane, into a partial result
     void (*span)(const Attention&, const Segment&, int64_t lane, int64_t from, int64_t to, float* scratch, float* part);
-    size_t (*span_scratch)(const Attention&);  // floats
-    void (*sketch)(const Sketch&, int64_t lane, int64_t from, int64_t to, float* scratch);
+    size_t (*span_scratch)(const Attention&);                                 // floats
+    void (*sketch)(const Sketch&, int64_t from, int64_t to, float* scratch);  // pages, counted lane by lane
     size_t (*sketch_scratch)(const Sketch&);
 };
 

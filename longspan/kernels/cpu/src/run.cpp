@@ -70,10 +70,9 @@ void Decode::finish(const float* sinks, float* out) {
 }
 
 void score(const Level* level, int threads, const Sketch& work) {
-    const int64_t chunks = (work.pages + SCORED - 1) / SCORED;
-    parallel(threads, work.lanes * chunks, level->sketch_scratch(work), [&](int64_t i, float* scratch) {
-        const int64_t from = i % chunks * SCORED;
-        level->sketch(work, i / chunks, from, std::min(from + SCORED, work.pages), scratch);
+    const int64_t pages = work.lanes * work.pages, chunks = (pages + SCORED - 1) / SCORED;
+    parallel(threads, chunks, level->sketch_scratch(work), [&](int64_t i, float* scratch) {
+        level->sketch(work, i * SCORED, std::min((i + 1) * SCORED, pages), scratch);
     });
 }
 

@@ -55,20 +55,24 @@ void best_of(const Sketch& s, const uint8_t* codes, const float* scaled, V::F* b
         for (; at < s.slots; at += V::W) best_block<M, 1>(s, codes, scaled, at, best);
 }
 
-void sketch(const Sketch& s, int64_t lane, int64_t from, int64_t to, float* scratch) {
+// Pages from…to of all lanes, counted lane by lane.
+void sketch(const Sketch& s, int64_t from, int64_t to, float* scratch) {
     const SketchRoom r(s, scratch);
-    const float* queries = s.queries + lane * s.rows * s.dim;
     const int64_t bytes = s.dim / 4 * s.slots, whole = s.dim / V::W * V::W;
-    for (int64_t n = from; n < to; n++) {
+    for (int64_t i = from; i < to; i++) {
+        const int64_t lane = i / s.pages, n = i % s.pages;
+        const float* queries = s.queries + lane * s.rows * s.dim;
         const char* codes = s.codes + lane * s.codes_lane + n * s.codes_page;
         const char* low = s.low + lane * s.low_lane + n * s.low_page;
         const char* step = s.step + lane * s.step_lane + n * s.step_page;
-        if (n + 2 < to) {  // pages of a lane lie far apart, where the processor does not look ahead by itself
-            for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(codes + 2 * s.codes_page + line);
-            for (int64_t line = 0; line < 2 * s.dim; line += 64) {
-                __builtin_prefetch(low + 2 * s.low_page + line);
-                __builtin_prefetch(step + 2 * s.step_page + line);
-            }
+        if (i + 2 < to) {  // pages of a lane lie far apart, where the processor does not look ahead by itself
+            const int64_t l = (i + 2) / s.pages, m = (i + 2) % s.pages;
+            auto fetch = [](const char* p, int64_t size) {
+                for (int64_t line = 0; line < size; line += 64) __builtin_prefetch(p + line);
+            };
+            fetch(s.codes + l * s.codes_lane + m * s.codes_page, bytes);
+            fetch(s.low + l * s.low_lane + m * s.low_page, 2 * s.dim);
+            fetch(s.step + l * s.step_lane + m * s.step_page, 2 * s.dim);
         }
         widen(reinterpret_cast<const uint16_t*>(low), whole, r.low);
         widen(reinterpret_cast<const uint16_t*>(step), whole, r.step);
@@ -83,8 +87,8 @@ void sketch(const Sketch& s, int64_t lane, int64_t from, int64_t to, float* scra
             r.bias[m] = V::sum(sum);
         }
         const int64_t blocks = (s.rows + TOGETHER - 1) / TOGETHER;
-        for (int64_t i = 0, m = 0; i < blocks; i++) {
-            const int64_t size = (s.rows - m + blocks - i - 1) / (blocks - i);
+        for (int64_t b = 0, m = 0; b < blocks; b++) {
+            const int64_t size = (s.rows - m + blocks - b - 1) / (blocks - b);
             const auto* packed = reinterpret_cast<const uint8_t*>(codes);
             const float* scaled = r.scaled + m * s.dim;
             V::F best[TOGETHER];
