@@ -191,6 +191,8 @@ def test_without_compiled_kernels_torch_serves_and_says_so():
 
 
 def test_not_built_is_no_error_and_broken_is(monkeypatch):
+    monkeypatch.delenv(native.VARIABLE, raising=False)
+
     def fail(error: ImportError):
         def load(_name: str):
             raise error
