@@ -113,18 +113,20 @@ void block(const Product& x, int64_t at, int64_t m, bool fetch) {
         for (int i = 0; i < N; i++)
             sum[j][i] = x.scale ? V::mul(V::load(x.out + (m + j) * x.ldo + column[i]), V::set(x.scale[m + j]))
                                 : V::set(x.bias ? x.bias[m + j] : 0.0f);
-    const float* a = x.a + m * x.lda;
-    for (int64_t k = x.from; k < x.to; k++) {
-        if (fetch)
-            for (int64_t line = 0; line < stride; line += 64) __builtin_prefetch(x.next + k * stride + line, 0, 3);
-        L::template read<N>(x.rows + k * stride, at, b);
+    const float* a = x.a + m * x.lda + x.from * step;
+    const int64_t lda = x.lda, lines = fetch ? stride : 0;
+    const char *row = x.rows + x.from * stride, *end = x.rows + x.to * stride;
+    const char* next = fetch ? x.next + x.from * stride : row;
+    for (; row < end; row += stride, next += stride, a += step) {
+        for (int64_t line = 0; line < lines; line += 64) __builtin_prefetch(next + line);
+        L::template read<N>(row, at, b);
         for (int j = 0; j < M; j++) {
             if constexpr (SHARED > 0) {
                 V::F c[N];
-                for (int i = 0; i < N; i++) c[i] = i % SHARED ? c[i - 1] : V::set(a[j * x.lda + k * step + group[i]]);
+                for (int i = 0; i < N; i++) c[i] = i % SHARED ? c[i - 1] : V::set(a[j * lda + group[i]]);
                 for (int i = 0; i < N; i++) sum[j][i] = V::fma(c[i], b[i], sum[j][i]);
             } else {
-                V::F c = V::set(a[j * x.lda + k]);
+                V::F c = V::set(a[j * lda]);
                 for (int i = 0; i < N; i++) sum[j][i] = V::fma(c, b[i], sum[j][i]);
             }
         }
