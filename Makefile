@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+NATIVE := CMakeLists.txt $(wildcard longspan/kernels/cpu/src/*)
 
-.PHONY: demo demo-million test test-long lint bench clean help
+.PHONY: demo demo-million test test-long lint sanitize bench clean help
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## */\t/' | expand -t 12
 
-$(READY): pyproject.toml requirements.lock
+$(READY): pyproject.toml requirements.lock $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -31,6 +32,11 @@ lint: $(READY)  ## ruff, mypy, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+sanitize: $(READY)  ## the compiled kernels on edge shapes, under address and undefined-behaviour sanitizers
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B build/sanitize -G Ninja -DLONGSPAN_CHECK=ON
+	$(BIN)/cmake --build build/sanitize
+	build/sanitize/check
 
 bench: $(READY)  ## prefill and decode beside transformers, in one run
 	$(BIN)/python benchmarks/speed.py

@@ -168,9 +168,9 @@ class Reader:
             q = asked.queries.view(count, kv_heads, groups, dim)
             square = self.rotation.angles.attention_factor**2
             q = turn(q[None], cos[:, :, None, None] * square, sin[:, :, None, None] * square)  # [old, R, G, g, D]
-            q = q.permute(2, 0, 1, 3, 4).reshape(kv_heads * old, count * groups, dim)
-            flat = {name: x.reshape(kv_heads * old, 1, *x.shape[2:]) for name, x in stored.items()}
-            scores = self.selection.score(q, flat).view(kv_heads, old, count * groups).transpose(1, 2)
+            q = q.permute(2, 0, 1, 3, 4).reshape(kv_heads, old, count * groups, dim)
+            heads = ({name: x[head].unsqueeze(1) for name, x in stored.items()} for head in range(kv_heads))
+            scores = torch.stack([self.selection.score(a, b)[..., 0].T for a, b in zip(q, heads, strict=True)])
         return scores.reshape(kv_heads, count, groups, old).amax(2)
 
     def _read(self, asked: Asked, columns: torch.Tensor) -> torch.Tensor:

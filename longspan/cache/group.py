@@ -10,7 +10,7 @@ import torch
 from longspan.cache.found import Found
 from longspan.cache.pool import Pool
 from longspan.cache.runs import SealedRun
-from longspan.kernels.work import Run, WrittenRun
+from longspan.kernels.work import Run, ScatteredRun, WrittenRun
 
 
 class Group:
@@ -210,7 +210,7 @@ class Group:
     def runs(self, pool: Pool, index: int) -> list[Run]:
         """The pages of the group's `index`-th layer, in text order.
 
-        Views, but for sealed pages, which are opened as they are read, and scattered ones, which are gathered.
+        Views, but for sealed pages and scattered ones, which are opened or gathered by whoever reads them.
         """
         if index in self._runs:
             return self._runs[index]
@@ -224,19 +224,20 @@ class Group:
         heads, columns = ids.shape
         affine = bool((ids == ids[:1] + np.arange(heads)[:, None]).all())
         cuts = np.flatnonzero(np.diff(ids[0]) != heads) + 1
-        if not affine or cuts.size > 7:  # a copy, so it must not be kept: the pages may be written again
-            flat = torch.from_numpy(np.ascontiguousarray(ids.T)).reshape(-1).to(pool.device)
-            return [*runs, self._run(pool.keys[flat], pool.values[flat], columns)]
-        bounds = [0, *cuts.tolist(), columns]
-        runs += [
-            self._run(
-                pool.keys[int(ids[0, a]) : int(ids[0, a]) + (b - a) * heads],
-                pool.values[int(ids[0, a]) : int(ids[0, a]) + (b - a) * heads],
-                b - a,
-            )
-            for a, b in itertools.pairwise(bounds)
-            if a < b
-        ]
+        if not affine or cuts.size > 7:
+            at = torch.from_numpy(np.ascontiguousarray(ids.T)).to(pool.device)
+            runs.append(ScatteredRun(pool.keys, pool.values, at))
+        else:
+            bounds = [0, *cuts.tolist(), columns]
+            runs += [
+                self._run(
+                    pool.keys[int(ids[0, a]) : int(ids[0, a]) + (b - a) * heads],
+                    pool.values[int(ids[0, a]) : int(ids[0, a]) + (b - a) * heads],
+                    b - a,
+                )
+                for a, b in itertools.pairwise(bounds)
+                if a < b
+            ]
         self._runs[index] = runs
         return runs
 

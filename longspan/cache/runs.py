@@ -9,13 +9,17 @@ from typing import Protocol
 import torch
 
 from longspan.cache.formats.format import Format, Stored
+from longspan.kernels.work import Raw
 
 OPENED = 128
 """Sealed pages of a lane that are open at a time."""
 
 
 class Sealed(Protocol):
-    """Where sealed pages are: in memory, or in a file."""
+    """Where sealed pages are: in memory, or in a file. buffers: in memory, those that hold all of them."""
+
+    @property
+    def buffers(self) -> Stored | None: ...
 
     def take(self, ids: torch.Tensor) -> Stored:
         """Buffers [n, …] of the pages ids [n]."""
@@ -23,7 +27,7 @@ class Sealed(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class SealedRun:
-    """Pages in another format, opened block by block."""
+    """Pages in another format, opened block by block, or by the kernels that read them."""
 
     format: Format
     store: Sealed
@@ -40,3 +44,12 @@ class SealedRun:
             some = self.ids[a : a + step]
             keys, values = self.format.open(self.store.take(some.reshape(-1)), self.dtype)
             yield keys.view(*some.shape, *keys.shape[1:]), values.view(*some.shape, *values.shape[1:])
+
+    def raw(self) -> Iterator[Raw]:
+        if self.format.coded is None:
+            yield from (Raw.dense(keys, values, fleeting=True) for keys, values in self.blocks())
+        elif self.store.buffers is not None:
+            yield Raw(self.format.coded, self.store.buffers, self.pages, self.ids)
+        else:
+            for some in torch.split(self.ids, OPENED):
+                yield Raw(self.format.coded, self.store.take(some.reshape(-1)), len(some), fleeting=True)

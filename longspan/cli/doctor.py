@@ -25,10 +25,12 @@ def doctor(json: options.Json = False) -> None:
     import torch
     import transformers
 
-    from longspan.kernels import BACKENDS
+    from longspan.kernels import BACKENDS, cpu
 
     memory = psutil.virtual_memory()
-    name, features = cpu()
+    name, features = processor()
+    compiled = cpu.levels()
+    used = compiled[cpu.level()] if compiled else None
     embedded = _embedded()
     if json:
         report = {
@@ -41,7 +43,12 @@ def doctor(json: options.Json = False) -> None:
             "memory": {"total_bytes": memory.total, "available_bytes": memory.available},
             "cuda": [{"name": name, "memory_bytes": size} for name, size in _cuda()],
             "backends": list(BACKENDS),
-            "compiled_kernels": False,
+            "compiled_kernels": {
+                "present": bool(compiled),
+                "instruction_set": used,
+                "available": compiled,
+                "message": None if compiled else cpu.why_none(),
+            },
             "embedded_model": embedded,
             "ok": embedded["loads"],
         }
@@ -59,7 +66,8 @@ def doctor(json: options.Json = False) -> None:
                 ("threads", str(torch.get_num_threads())),
                 ("memory", f"{say.size(memory.available)} available of {say.size(memory.total)}"),
                 ("CUDA devices", "; ".join(devices) or "none"),
-                ("backends", f"{', '.join(BACKENDS)} (this version has no compiled kernels)"),
+                ("backends", ", ".join(BACKENDS)),
+                ("compiled kernels", f"{used}, of {', '.join(compiled)}" if compiled else f"none: {cpu.why_none()}"),
                 ("embedded model", embedded["message"]),
             ]
         )
@@ -67,7 +75,7 @@ def doctor(json: options.Json = False) -> None:
         raise typer.Exit(1)
 
 
-def cpu(path: Path = Path("/proc/cpuinfo")) -> tuple[str, list[str]]:
+def processor(path: Path = Path("/proc/cpuinfo")) -> tuple[str, list[str]]:
     """The CPU's name, and those of its features that matter to matrix work; from Linux's list where there is one."""
     try:
         pairs = [line.partition(":") for line in path.read_text(errors="replace").splitlines()]

@@ -46,7 +46,7 @@ def run(
     memory: options.Memory = None,
     page: options.Page = 64,
     chunk: options.Chunk = 1024,
-    backend: options.Backend = "torch",
+    backend: options.Backend = "auto",
     text: Text = None,
     raw: Raw = None,
     json: options.Json = False,

@@ -86,7 +86,7 @@ Memory = Annotated[
 ]
 Page = Annotated[int, typer.Option(metavar="TOKENS", help="Tokens in a page of the cache: 16, 32, 64 or 128.")]
 Chunk = Annotated[int, typer.Option(metavar="TOKENS", help="Tokens read in one step.")]
-Backend = Annotated[str, typer.Option(metavar="NAME", help="Attention kernels; `longspan doctor` lists them.")]
+Backend = Annotated[str, typer.Option(metavar="NAME", help="Attention kernels: auto, or as `longspan doctor` lists.")]
 
 MaxNewTokens = Annotated[int, typer.Option(metavar="N", help="Longest answer, in tokens; 0 only reads.")]
 Temperature = Annotated[float, typer.Option(metavar="T", help="0 takes the likeliest token, always.")]
@@ -121,7 +121,7 @@ def check(
     memory: str | None = None,
     page: int = 64,
     chunk: int = 1024,
-    backend: str = "torch",
+    backend: str = "auto",
 ) -> None:
     """Raises UsageError for a value that the engine would refuse after loading the model."""
     from longspan.cache.pool import PAGE_SIZES

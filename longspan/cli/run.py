@@ -51,7 +51,7 @@ def run(
     memory: options.Memory = None,
     page: options.Page = 64,
     chunk: options.Chunk = 1024,
-    backend: options.Backend = "torch",
+    backend: options.Backend = "auto",
     max_new_tokens: options.MaxNewTokens = 256,
     temperature: options.Temperature = 0.0,
     top_k: options.TopK = 0,

@@ -84,7 +84,7 @@ class LLM:
         page: int = 64,
         chunk: int = 1024,
         rows: int = 16,
-        backend: str = "torch",
+        backend: str = "auto",
     ) -> None:
         kernel = backend_named(backend)
         folder = None if offload is None else str(offload)

@@ -7,19 +7,27 @@ from collections.abc import Callable
 import torch
 
 from longspan.errors import UsageError
-from longspan.kernels import paged, reference
-from longspan.kernels.work import Run, Work, WrittenRun
+from longspan.kernels import cpu, paged, reference
+from longspan.kernels.work import Raw, Run, ScatteredRun, Work, WrittenRun
 
 Backend = Callable[[Work], torch.Tensor]
 
 BACKENDS: dict[str, Backend] = {"torch": paged.attend, "reference": reference.attend}
+"""Those that are here. `cpu` is compiled, and serves CPUs."""
+if cpu.NATIVE is not None:
+    BACKENDS["cpu"] = cpu.attend
 
 
 def backend(name: str) -> Backend:
-    """The backend called `name`. Raises UsageError for an unknown one."""
+    """The backend called `name`; auto: `cpu` where it was compiled, which leaves other devices to `torch`, else
+    `torch`. Raises UsageError for an unknown one, and for one that was not compiled."""
+    if name == "auto":
+        return BACKENDS.get("cpu", paged.attend)
+    if name == "cpu" and name not in BACKENDS:
+        raise UsageError(f"backend: {name!r} is not here ({cpu.why_none()}); known: auto, {', '.join(BACKENDS)}")
     if name not in BACKENDS:
-        raise UsageError(f"backend: unknown {name!r}; known: {', '.join(BACKENDS)}")
+        raise UsageError(f"backend: unknown {name!r}; known: {', '.join(BACKENDS)}, auto")
     return BACKENDS[name]
 
 
-__all__ = ["BACKENDS", "Backend", "Run", "Work", "WrittenRun", "backend"]
+__all__ = ["BACKENDS", "Backend", "Raw", "Run", "ScatteredRun", "Work", "WrittenRun", "backend"]

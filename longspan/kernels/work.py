@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
+
+
+@dataclasses.dataclass(frozen=True)
+class Raw:
+    """n pages of G lanes where they lie, in text order, for kernels that open what they read themselves.
+
+    format: "dense", "int8" or "int4". buffers: of those formats, keys and values and, where there are codes, key_min,
+    key_step, value_min and value_step; [N, …], one entry a page, contiguous. ids [n, G] int64: the entries that are
+    meant, N = n·G and in their order where None. fleeting: the buffers are gone once the next ones are asked for.
+    """
+
+    format: str
+    buffers: Mapping[str, torch.Tensor]
+    pages: int
+    ids: torch.Tensor | None = None
+    fleeting: bool = False
+
+    @classmethod
+    def dense(cls, keys: torch.Tensor, values: torch.Tensor, fleeting: bool = False) -> Raw:
+        """Of keys [n, G, D, P] and values [n, G, P, D]."""
+        buffers = {"keys": keys.contiguous().flatten(0, 1), "values": values.contiguous().flatten(0, 1)}
+        return cls("dense", buffers, keys.shape[0], None, fleeting)
 
 
 class Run(Protocol):
@@ -17,6 +39,10 @@ class Run(Protocol):
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Keys [n, G, D, P] and values [n, G, P, D], `size` pages at a time; None: as many as may be held at once."""
+        ...
+
+    def raw(self) -> Iterator[Raw]:
+        """The same pages as they are stored; opened where kernels do not know their format."""
         ...
 
 
@@ -35,6 +61,30 @@ class WrittenRun:
         step = size or max(self.pages, 1)
         for a in range(0, self.pages, step):
             yield self.keys[a : a + step], self.values[a : a + step]
+
+    def raw(self) -> Iterator[Raw]:
+        yield Raw.dense(self.keys, self.values)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScatteredRun:
+    """Pages as they were written, wherever they lie among keys [N, D, P] and values [N, P, D]: ids [n, G]."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    ids: torch.Tensor
+
+    @property
+    def pages(self) -> int:
+        return self.ids.shape[0]
+
+    def blocks(self, size: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        step = size or max(self.pages, 1)
+        for a in range(0, self.pages, step):
+            yield self.keys[self.ids[a : a + step]], self.values[self.ids[a : a + step]]
+
+    def raw(self) -> Iterator[Raw]:
+        yield Raw("dense", {"keys": self.keys, "values": self.values}, self.pages, self.ids)
 
 
 @dataclasses.dataclass(frozen=True)

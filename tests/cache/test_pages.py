@@ -87,7 +87,8 @@ def test_scattered_pages_are_gathered_in_text_order():
     sequence.grow(11 * 16)
     ids = sequence.groups[0].live[0]
     run = sequence.groups[0].runs(p, 0)
-    assert torch.equal(torch.cat([r.keys for r in run])[:, :, 0, 0], torch.from_numpy(ids.T.astype(np.float32)))
+    keys = torch.cat([k for r in run for k, _ in r.blocks()])
+    assert torch.equal(keys[:, :, 0, 0], torch.from_numpy(ids.T.astype(np.float32)))
 
 
 def test_a_new_page_holds_no_stale_values():

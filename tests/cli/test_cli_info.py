@@ -10,9 +10,9 @@ import pytest
 
 from longspan import __version__
 from longspan.cli import say
-from longspan.cli.doctor import cpu
+from longspan.cli.doctor import processor
 from longspan.cli.model import describe
-from longspan.kernels import BACKENDS
+from longspan.kernels import BACKENDS, cpu
 from longspan.rope import METHODS, LongRope, Yarn
 
 
@@ -47,12 +47,15 @@ def test_doctor_says_what_is_here(cli, chatty, monkeypatch):
     assert report["longspan"] == __version__
     assert report["memory"]["total_bytes"] >= report["memory"]["available_bytes"] > 0
     assert report["backends"] == list(BACKENDS)
-    assert report["compiled_kernels"] is False
+    kernels = report["compiled_kernels"]
+    assert kernels["available"] == cpu.levels()
+    assert kernels["present"] == ("cpu" in BACKENDS) == bool(kernels["available"])
+    assert kernels["instruction_set"] in (kernels["available"] or [None])
     assert report["embedded_model"]["loads"] is report["ok"] is True
     assert isinstance(report["cpu"]["features"], list)
     human = cli("doctor")
     assert human.code == 0
-    for word in ("torch", "CPU features", "threads", "backends", "no compiled kernels", "loads; llama"):
+    for word in ("torch", "CPU features", "threads", "backends", "compiled kernels", "loads; llama"):
         assert word in human.out
 
 
@@ -74,10 +77,10 @@ def test_the_cpu_is_read_from_linux_and_guessed_elsewhere(tmp_path):
     path.write_text(
         "processor : 0\nmodel name\t: Fast 9000\nflags\t\t: fpu avx2 amx_tile avx512f\n\nmodel name\t: Other\n"
     )
-    assert cpu(path) == ("Fast 9000", ["avx2", "avx512f", "amx_tile"])
+    assert processor(path) == ("Fast 9000", ["avx2", "avx512f", "amx_tile"])
     path.write_text("Features\t: fp asimd sve\n")
-    assert cpu(path)[1] == ["asimd", "sve"]
-    name, features = cpu(tmp_path / "missing")
+    assert processor(path)[1] == ["asimd", "sve"]
+    name, features = processor(tmp_path / "missing")
     assert name
     assert features == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -10,9 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longspan.errors import UsageError
-from longspan.kernels import BACKENDS, Work, WrittenRun, backend, paged, reference
+from longspan.kernels import Raw, ScatteredRun, Work, WrittenRun, cpu, paged, reference
+from longspan.kernels import backend as backend_named
 
-OTHERS = [name for name in BACKENDS if name != "reference"]
+COMPILED = [f"cpu:{name}" for name in cpu.levels()] or ["cpu"]
+OTHERS = ["torch", *COMPILED]
+ALL = ["reference", *OTHERS]
+
+
+def backend(name: str):
+    """cpu:x86-64-v3: of the compiled kernels the version for that instruction set."""
+    kind, _, instructions = name.partition(":")
+    if kind == "cpu" and cpu.NATIVE is None:
+        pytest.skip(cpu.why_none())
+    return functools.partial(cpu.attend, instructions=instructions) if instructions else backend_named(kind)
 
 
 class Opened(WrittenRun):
@@ -20,6 +32,22 @@ class Opened(WrittenRun):
 
     def blocks(self, size: int | None = None):
         return super().blocks(2 if size is None else min(size, 2))
+
+    def raw(self):
+        for keys, values in self.blocks():
+            raw = Raw.dense(keys.clone(), values.clone(), fleeting=True)
+            yield raw
+            raw.buffers["keys"].fill_(torch.nan)
+
+
+def scattered(keys: torch.Tensor, values: torch.Tensor) -> ScatteredRun:
+    """The same pages in no order, among others full of NaN."""
+    count = keys.shape[0] * keys.shape[1]
+    places = torch.randperm(2 * count + 1, generator=torch.Generator().manual_seed(1))[:count]
+    among = [torch.full((2 * count + 1, *x.shape[2:]), torch.nan, dtype=x.dtype) for x in (keys, values)]
+    for slab, x in zip(among, (keys, values), strict=True):
+        slab[places] = x.flatten(0, 1)
+    return ScatteredRun(among[0], among[1], places.view(keys.shape[:2]))
 
 
 def work(
@@ -47,7 +75,7 @@ def work(
             run
             for run in (
                 (Opened if opened else WrittenRun)(keys[:cut].to(dtype), values[:cut].to(dtype)),
-                WrittenRun(keys[cut:].to(dtype), values[cut:].to(dtype)),
+                (scattered if opened else WrittenRun)(keys[cut:].to(dtype), values[cut:].to(dtype)),
             )
             if run.pages
         ],
@@ -139,7 +167,7 @@ def test_any_shape_equals_the_reference(rows, pages, offset, window, sinks, soft
         assert torch.allclose(paged.attend(w), reference.attend(w), atol=3e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", list(BACKENDS))
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("rows", [1, 30])
 def test_exactly_the_window_is_visible(name: str, rows: int):
     """The query at p sees p − W + 1 … p: W keys. One slot further back changes nothing, the last one does."""
@@ -154,7 +182,7 @@ def test_exactly_the_window_is_visible(name: str, rows: int):
         assert (not torch.equal(changed, plain)) == matters
 
 
-@pytest.mark.parametrize("name", list(BACKENDS))
+@pytest.mark.parametrize("name", ALL)
 def test_a_window_that_covers_all_is_full_attention(name: str):
     for rows in (1, 30):
         w = work(rows=rows, pages=4)
@@ -162,7 +190,7 @@ def test_a_window_that_covers_all_is_full_attention(name: str):
         assert torch.allclose(backend(name)(wide), backend(name)(w), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", list(BACKENDS))
+@pytest.mark.parametrize("name", ALL)
 def test_sinks_take_weight_and_the_causal_bound_holds_with_them(name: str):
     """A huge sink takes everything; the future stays invisible under sinks as well."""
     for rows in (1, 30):
@@ -179,4 +207,4 @@ def test_sinks_take_weight_and_the_causal_bound_holds_with_them(name: str):
 
 def test_an_unknown_backend_is_refused_with_the_list():
     with pytest.raises(UsageError, match="known: torch, reference"):
-        backend("cuda-graphs")
+        backend_named("cuda-graphs")

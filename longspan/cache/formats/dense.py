@@ -17,6 +17,10 @@ class Dense:
     With no holes, what is stored are the given tensors themselves, not copies.
     """
 
+    @property
+    def coded(self) -> str:
+        return "dense"
+
     def layout(self, page: int, head_dim: int, dtype: torch.dtype) -> Buffers:
         return {"keys": ((head_dim, page), dtype), "values": ((page, head_dim), dtype)}
 

@@ -24,6 +24,10 @@ class Format(Protocol):
     for their n pages in float32 besides: hand over as many pages at a time as that allows.
     """
 
+    @property
+    def coded(self) -> str | None:
+        """The name by which compiled kernels know these buffers; None: they are given opened pages."""
+
     def layout(self, page: int, head_dim: int, dtype: torch.dtype) -> Buffers:
         """The buffers of one page. Raises UsageError when the format cannot hold such a head."""
 

@@ -29,6 +29,10 @@ class Fp8:
     def __post_init__(self) -> None:
         check_group("fp8", self.group)
 
+    @property
+    def coded(self) -> None:
+        return None
+
     def layout(self, page: int, head_dim: int, dtype: torch.dtype) -> Buffers:
         return {
             "keys": ((head_dim, page), torch.float8_e4m3fn),

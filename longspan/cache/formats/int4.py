@@ -31,6 +31,10 @@ class Int4:
     def __post_init__(self) -> None:
         check_group("int4", self.group)
 
+    @property
+    def coded(self) -> str | None:
+        return None if self.hadamard else "int4"
+
     def layout(self, page: int, head_dim: int, dtype: torch.dtype) -> Buffers:
         buffers = affine.layout("int4", self.group, page, head_dim)
         keys = ((head_dim, (page + 1) // 2), torch.uint8)

@@ -25,6 +25,10 @@ class Int8:
     def __post_init__(self) -> None:
         check_group("int8", self.group)
 
+    @property
+    def coded(self) -> str:
+        return "int8"
+
     def layout(self, page: int, head_dim: int, dtype: torch.dtype) -> Buffers:
         return affine.layout("int8", self.group, page, head_dim)
 

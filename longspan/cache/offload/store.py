@@ -46,6 +46,10 @@ class Offloaded(Pages):
         self.resident = Resident(PageFile.create(folder, record, count, b""), resident)
 
     @property
+    def buffers(self) -> None:
+        return None
+
+    @property
     def disk_bytes(self) -> int:
         """The size of the file."""
         return self.total * self.page_bytes

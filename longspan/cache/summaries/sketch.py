@@ -12,6 +12,7 @@ from longspan.cache.formats.packing import half_above, half_below
 from longspan.cache.summaries.choose import among
 from longspan.cache.summaries.scan import blocks, largest_dot, per_block
 from longspan.cache.summaries.selection import Buffers, Few, Stored, fill, hide
+from longspan.kernels.cpu import score_sketch
 
 TOP = 3  # the largest code
 
@@ -56,6 +57,20 @@ class Sketch(Few):
 
     def score(self, queries: Tensor, stored: Stored) -> Tensor:
         """The largest q · k̂ over the page's slots."""
+        if self._reads(stored) is None:
+            scores = score_sketch(queries.float(), stored["codes"], stored["min"], stored["step"])
+            if scores is not None:
+                return scores
+        return self.opened(queries, stored)
+
+    def _reads(self, stored: Stored) -> int | None:
+        """How many pages of a lane each row reads the copy of; None: all."""
+        pages, _, slots = stored["codes"].shape[1:]
+        read = math.ceil(pages * self.coarse / 100) + self.pages + self.near // slots + 2
+        return None if self.coarse == 100 or read >= pages else read
+
+    def opened(self, queries: Tensor, stored: Stored) -> Tensor:
+        """The same by torch, which opens the codes block by block."""
         queries = queries.float()
         codes, low, step = stored["codes"], stored["min"], stored["step"]
         (lanes, rows, dim), (pages, _, slots) = queries.shape, codes.shape[1:]
@@ -63,8 +78,8 @@ class Sketch(Few):
         most = per_block(size)
         work = _Work(min(most, lanes * pages), rows, dim, slots, queries.device)
         out = largest_dot(queries, low.unsqueeze(2))  # q · min, to which the best code's share is added
-        read = math.ceil(pages * self.coarse / 100) + self.pages + self.near // slots + 2
-        if self.coarse == 100 or read >= pages:
+        read = self._reads(stored)
+        if read is None:
             for lane, page in blocks(lanes, pages, size):
                 best = work.best(queries[lane, None], codes[lane, page], step[lane, page])
                 out[lane, :, page] += best.transpose(1, 2)

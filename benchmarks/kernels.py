@@ -1,0 +1,135 @@
+"""Attention of one new token alone, and the scores of a selection: compiled kernels beside torch, in one run.
+
+    python benchmarks/kernels.py [--tokens 16384] [--layers 30] [--times 9] [--threads N]
+
+For each format: milliseconds, the bytes that the keys and values take, and which share of the memory bandwidth that
+is; the bandwidth is that of torch's sum over a large tensor, measured in the same run. Ratios are what to quote:
+absolute times move with the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from longspan.cache.formats import FORMATS
+from longspan.cache.formats.format import Stored
+from longspan.cache.runs import SealedRun
+from longspan.cache.summaries.sketch import Sketch
+from longspan.kernels import Run, Work, WrittenRun, cpu, paged
+
+LANES, GROUP, DIM, PAGE = 3, 3, 64, 64
+DTYPE = torch.bfloat16
+
+
+class Memory:
+    """Sealed pages of one layer."""
+
+    def __init__(self, buffers: Stored) -> None:
+        self.buffers = buffers
+
+    def take(self, ids: torch.Tensor) -> Stored:
+        return {name: buffer[ids] for name, buffer in self.buffers.items()}
+
+
+def milliseconds(calls: dict[str, Callable[[], object]], times: int) -> dict[str, float]:
+    """The median of each; calls take turns, so that what else the machine does meets all of them alike."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for i in range(times + 1):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            if i:
+                taken[name].append(1000 * (time.perf_counter() - began))
+    return {name: statistics.median(x) for name, x in taken.items()}
+
+
+def layers(name: str, count: int, pages: int) -> tuple[list[Work], int]:
+    """The work of each layer, and the bytes of all keys and values."""
+    works, size = [], 0
+    angle = torch.arange(pages - 1, -1, -1)[:, None] * PAGE / 1e5 ** (torch.arange(DIM // 2) * 2 / DIM)
+    for _ in range(count):
+        keys, values = torch.randn(pages * LANES, DIM, PAGE), torch.randn(pages * LANES, PAGE, DIM)
+        run: Run
+        if name == "dense":
+            shape = (pages, LANES, DIM, PAGE)
+            run = WrittenRun(keys.to(DTYPE).view(shape), values.to(DTYPE).view(shape))
+            size += 2 * run.keys.nbytes
+        else:
+            memory = Memory(FORMATS[name]().seal(keys, values, None))
+            run = SealedRun(FORMATS[name](), memory, torch.arange(pages * LANES).view(pages, LANES), DTYPE)
+            size += sum(x.nbytes for x in memory.buffers.values())
+        q = torch.randn(1, LANES * GROUP, DIM) / DIM**0.5
+        cos, sin = angle.cos(), angle.sin()
+        works.append(Work(q, PAGE - 1, -(pages - 1) * PAGE, [run], LANES, PAGE, DTYPE, cos=cos, sin=sin))
+    return works, size
+
+
+def bandwidth(times: int) -> float:
+    """GB/s of reading."""
+    x = torch.ones(1 << 28, dtype=torch.uint8).view(torch.float32)
+    return x.nbytes / milliseconds({"sum": x.sum}, times)["sum"] / 1e6
+
+
+def sketches(pages: int, times: int) -> None:
+    select = Sketch()
+    shape = {name: ((pages, *size), dtype) for name, (size, dtype) in select.layout(PAGE, DIM).items()}
+    stored = {name: torch.empty(*size, dtype=dtype) for name, (size, dtype) in shape.items()}
+    for a in range(0, pages, 1024):
+        some = select.summarise(torch.randn(min(1024, pages - a), DIM, PAGE))
+        for name, x in some.items():
+            stored[name][a : a + len(x)] = x
+    lane = {name: x[None] for name, x in stored.items()}
+    size = sum(x.nbytes for x in stored.values())
+    for rows in (1, 3, 16, 64):
+        q = torch.randn(1, rows, DIM)
+        calls = {"torch": lambda q=q: select.opened(q, lane), "cpu": lambda q=q: select.score(q, lane)}
+        ms = milliseconds(calls, times)
+        print(
+            f"sketch, {pages:,} pages, {rows:2} rows: torch {ms['torch']:8.2f} ms, cpu {ms['cpu']:7.2f} ms "
+            f"({ms['cpu'] / ms['torch']:.3f}), {size / 1e6:.0f} MB"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=int, default=16384)
+    parser.add_argument("--layers", type=int, default=30)
+    parser.add_argument("--times", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--sketch", type=int, default=15625, metavar="PAGES")
+    parser.add_argument("--instructions", default=None)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    rate = bandwidth(given.times)
+    levels = cpu.levels()
+    print(
+        f"{given.threads} threads, load {os.getloadavg()[0]:.1f}; reading: {rate:.1f} GB/s; kernels: "
+        f"{given.instructions or (levels[cpu.level()] if levels else cpu.why_none())}"
+    )
+    pages = given.tokens // PAGE
+    for name in ("dense", "int8", "int4"):
+        works, size = layers(name, given.layers, pages)
+        calls = {
+            "torch": lambda works=works: [paged.attend(w) for w in works],
+            "cpu": lambda works=works: [cpu.attend(w, given.instructions) for w in works],
+            "sum": torch.ones(size // 4).sum,
+        }
+        ms = milliseconds(calls, given.times)
+        print(
+            f"{name:>5}: torch {ms['torch']:8.2f} ms, cpu {ms['cpu']:7.2f} ms ({ms['cpu'] / ms['torch']:.3f}); "
+            f"{size / 1e6:.0f} MB, {size / ms['cpu'] / 1e6:.1f} GB/s, {ms['sum'] / ms['cpu']:.0%} of reading"
+        )
+        del works, calls
+    if given.sketch:
+        sketches(given.sketch, given.times)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+def levels() -> list[str]: ...
+
+class Decode:
+    def __init__(
+        self,
+        level: int,
+        threads: int,
+        queries: int,
+        rows: int,
+        heads: int,
+        lanes: int,
+        dim: int,
+        page: int,
+        first: int,
+        base: int,
+        begin: int,
+        window: int,
+        half: int,
+        cos: int,
+        sin: int,
+        softcap: float,
+    ) -> None: ...
+    def add(
+        self,
+        kind: int,
+        start: int,
+        pages: int,
+        ids: int,
+        keys: int,
+        values: int,
+        key_min: int,
+        key_step: int,
+        value_min: int,
+        value_step: int,
+        groups: int,
+    ) -> None: ...
+    def read(self) -> None: ...
+    def finish(self, sinks: int, out: int) -> None: ...
+
+def sketch(
+    level: int,
+    threads: int,
+    queries: int,
+    lanes: int,
+    rows: int,
+    pages: int,
+    dim: int,
+    slots: int,
+    codes: int,
+    low: int,
+    step: int,
+    codes_lane: int,
+    codes_page: int,
+    low_lane: int,
+    low_page: int,
+    step_lane: int,
+    step_page: int,
+    out: int,
+) -> None: ...

@@ -1,0 +1,62 @@
+// What the kernels are asked, and the table of their versions, one for each instruction set.
+// Tensors arrive as pointers; the Python side has checked their dtypes, shapes and strides.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace longspan {
+
+enum class Kind : int { f32, bf16, f16, int8, int4 };
+
+// Pages of one format, in text order. ids [pages, lanes]: where each lies in the slab; null: one after another.
+// keys [D, P] and values [P, D] of a page; with the integer kinds key_min and key_step [D], value_min and
+// value_step [P, groups], all float16.
+struct Segment {
+    Kind kind;
+    int64_t pages;
+    const int64_t* ids;
+    const char *keys, *values;
+    const uint16_t *key_min, *key_step, *value_min, *value_step;
+    int64_t groups;
+    int64_t start;  // number of the first page in the work
+};
+
+// Attention of R consecutive queries of one sequence in one layer; positions count as in `Work`.
+struct Attention {
+    const float* queries;  // [R, H, D]
+    int64_t rows, heads, lanes, dim, page, half;
+    int64_t first, base, begin, window;  // window 0: none
+    const float *cos, *sin;              // [N, half]; half 0: nothing is rotated
+    float softcap;                       // 0: none
+
+    int64_t group() const { return heads / lanes; }
+    int64_t many() const { return rows * group(); }      // query rows that share a lane
+    int64_t part() const { return many() * (dim + 2); }  // floats of a partial result: sums [M, D], top [M], total [M]
+};
+
+// Scores of a 2-bit copy of the keys: codes [D/4, P] bytes, low and step [D] float16 of a page. A page of a lane
+// lies at lane·lane_stride + page·page_stride, in bytes.
+struct Sketch {
+    const float* queries;  // [B, R, D]
+    int64_t lanes, rows, pages, dim, slots;
+    const char *codes, *low, *step;
+    int64_t codes_lane, codes_page, low_lane, low_page, step_lane, step_page;
+    float* out;  // [B, R, N]
+};
+
+// One compiled version of everything.
+struct Level {
+    const char* name;
+    bool (*runs)();  // on this processor
+    // pages from…to of a segment, for one lane, into a partial result
+    void (*span)(const Attention&, const Segment&, int64_t lane, int64_t from, int64_t to, float* scratch, float* part);
+    size_t (*span_scratch)(const Attention&);                                 // floats
+    void (*sketch)(const Sketch&, int64_t from, int64_t to, float* scratch);  // pages, counted lane by lane
+    size_t (*sketch_scratch)(const Sketch&);
+};
+
+extern const Level* const levels[];  // the least first
+extern const int level_count;
+
+}  // namespace longspan

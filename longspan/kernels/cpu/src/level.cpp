@@ -1,0 +1,43 @@
+// All kernels for one instruction set; compiled once for each, with LEVEL and LEVEL_NAME set and the compiler told so.
+// Everything but the table is in an anonymous namespace, and nothing of the standard library is used: a function
+// compiled here for a newer processor must not be the one that an older one runs.
+#include "jobs.hpp"
+
+#if defined(__AVX512F__)
+#include "simd_avx512.hpp"
+#elif defined(__AVX2__)
+#include "simd_avx2.hpp"
+#else
+#include "simd_portable.hpp"
+#endif
+
+using namespace longspan;
+
+#include "rows.hpp"
+
+#include "attention.hpp"
+
+#include "sketch.hpp"
+
+namespace {
+
+bool runs() {
+#if defined(__AVX512F__)
+    return __builtin_cpu_supports("x86-64-v4");
+#elif defined(__AVX2__)
+    return __builtin_cpu_supports("x86-64-v3");
+#elif defined(__SSE4_2__)
+    return __builtin_cpu_supports("x86-64-v2");
+#else
+    return true;
+#endif
+}
+
+}  // namespace
+
+namespace longspan {
+
+extern const Level LEVEL;
+const Level LEVEL = {LEVEL_NAME, runs, span, span_scratch, sketch, sketch_scratch};
+
+}  // namespace longspan

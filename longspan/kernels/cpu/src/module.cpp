@@ -1,0 +1,66 @@
+// The Python face. Addresses come as integers: what they point to was checked, and is held, by the caller in Python.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+
+#include "run.hpp"
+
+namespace nb = nanobind;
+using namespace longspan;
+
+namespace {
+
+template <class T>
+T* at(uintptr_t address) {
+    return reinterpret_cast<T*>(address);
+}
+
+const Level* level(size_t index) {
+    static const std::vector<const Level*> found = available();
+    if (index >= found.size()) throw std::out_of_range("no such instruction set on this processor");
+    return found[index];
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    m.def("levels", [] {
+        std::vector<std::string> names;
+        for (const Level* level : available()) names.emplace_back(level->name);
+        return names;
+    });
+    nb::class_<Decode>(m, "Decode")
+        .def("__init__",
+             [](Decode* self, size_t index, int threads, uintptr_t queries, int64_t rows, int64_t heads, int64_t lanes,
+                int64_t dim, int64_t page, int64_t first, int64_t base, int64_t begin, int64_t window, int64_t half,
+                uintptr_t cos, uintptr_t sin, float softcap) {
+                 new (self) Decode(level(index), threads,
+                                   {at<const float>(queries), rows, heads, lanes, dim, page, half, first, base, begin,
+                                    window, at<const float>(cos), at<const float>(sin), softcap});
+             })
+        .def("add",
+             [](Decode& self, int kind, int64_t start, int64_t pages, uintptr_t ids, uintptr_t keys, uintptr_t values,
+                uintptr_t key_min, uintptr_t key_step, uintptr_t value_min, uintptr_t value_step, int64_t groups) {
+                 self.add({static_cast<Kind>(kind), pages, at<const int64_t>(ids), at<const char>(keys),
+                           at<const char>(values), at<const uint16_t>(key_min), at<const uint16_t>(key_step),
+                           at<const uint16_t>(value_min), at<const uint16_t>(value_step), groups, start});
+             })
+        .def("read", &Decode::read, nb::call_guard<nb::gil_scoped_release>())
+        .def(
+            "finish",
+            [](Decode& self, uintptr_t sinks, uintptr_t out) { self.finish(at<const float>(sinks), at<float>(out)); },
+            nb::call_guard<nb::gil_scoped_release>());
+    m.def(
+        "sketch",
+        [](size_t index, int threads, uintptr_t queries, int64_t lanes, int64_t rows, int64_t pages, int64_t dim,
+           int64_t slots, uintptr_t codes, uintptr_t low, uintptr_t step, int64_t codes_lane, int64_t codes_page,
+           int64_t low_lane, int64_t low_page, int64_t step_lane, int64_t step_page, uintptr_t out) {
+            score(level(index), threads,
+                  {at<const float>(queries), lanes, rows, pages, dim, slots, at<const char>(codes), at<const char>(low),
+                   at<const char>(step), codes_lane, codes_page, low_lane, low_page, step_lane, step_page,
+                   at<float>(out)});
+        },
+        nb::call_guard<nb::gil_scoped_release>());
+}

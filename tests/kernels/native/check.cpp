@@ -1,0 +1,229 @@
+// The kernels on edge shapes, against sums in double, on buffers that end where their contents end. Built with
+// sanitizers by `make sanitize`; exits with 1 at the first difference.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "run.hpp"
+
+using namespace longspan;
+
+namespace {
+
+std::mt19937 source(0);
+
+double uniform(double low, double high) { return std::uniform_real_distribution<double>(low, high)(source); }
+int64_t among(std::initializer_list<int64_t> all) { return all.begin()[source() % all.size()]; }
+
+// A float16 number that is small, positive and exact.
+uint16_t half(double x) {
+    int exponent;
+    int mantissa = static_cast<int>(std::frexp(x, &exponent) * 2048);
+    return static_cast<uint16_t>((exponent + 14) << 10 | (mantissa & 1023));
+}
+double wide(uint16_t h) {
+    double size = h & 0x7c00 ? std::ldexp(1024 + (h & 1023), (h >> 10 & 31) - 25) : std::ldexp(h & 1023, -24);
+    return h & 0x8000 ? -size : size;
+}
+
+struct Pages {
+    Kind kind;
+    int64_t count, dim, page, groups;
+    std::vector<char> keys, values;
+    std::vector<uint16_t> key_min, key_step, value_min, value_step;
+
+    Pages(Kind k, int64_t n, int64_t d, int64_t p, int64_t g) : kind(k), count(n), dim(d), page(p), groups(g) {
+        int64_t numbers = n * d * p;
+        int64_t bytes = k == Kind::f32    ? 4 * numbers
+                        : k == Kind::int8 ? numbers
+                        : k == Kind::int4 ? numbers / 2
+                                          : 2 * numbers;
+        for (auto* to : {&keys, &values}) {
+            to->resize(static_cast<size_t>(bytes));
+            for (int64_t i = 0; i < numbers; i++) put(*to, i);
+        }
+        for (auto* to : {&key_min, &key_step}) to->resize(static_cast<size_t>(n * d));
+        for (auto* to : {&value_min, &value_step}) to->resize(static_cast<size_t>(n * p * g));
+        for (auto* to : {&key_min, &value_min})
+            for (auto& x : *to) x = half(uniform(0.1, 1)) | (source() % 2 ? 0x8000 : 0);
+        for (auto* to : {&key_step, &value_step})
+            for (auto& x : *to) x = half(uniform(0.001, k == Kind::int8 ? 0.01 : 0.1));
+    }
+
+    void put(std::vector<char>& to, int64_t i) {
+        float x = static_cast<float>(uniform(-1, 1));
+        uint32_t bits;
+        std::memcpy(&bits, &x, 4);
+        uint16_t narrow =
+            kind == Kind::bf16 ? static_cast<uint16_t>(bits >> 16) : half(std::fabs(x) + 0.001) | (x < 0 ? 0x8000 : 0);
+        switch (kind) {
+            case Kind::f32: std::memcpy(&to[static_cast<size_t>(4 * i)], &x, 4); break;
+            case Kind::bf16:
+            case Kind::f16: std::memcpy(&to[static_cast<size_t>(2 * i)], &narrow, 2); break;
+            case Kind::int8: to[static_cast<size_t>(i)] = static_cast<char>(source()); break;
+            case Kind::int4: to[static_cast<size_t>(i / 2)] = static_cast<char>(source()); break;
+        }
+    }
+
+    // the number in row r and column c of the matrix [rows, columns] of a page
+    double number(const std::vector<char>& from, int64_t id, int64_t r, int64_t rows, int64_t c,
+                  int64_t columns) const {
+        int64_t i = (id * rows + r) * columns + c;
+        float x;
+        uint16_t h;
+        switch (kind) {
+            case Kind::f32: std::memcpy(&x, &from[static_cast<size_t>(4 * i)], 4); return x;
+            case Kind::int8: return static_cast<unsigned char>(from[static_cast<size_t>(i)]);
+            case Kind::int4: {
+                int64_t at = (id * rows + r) * (columns / 2) + c % (columns / 2);
+                int byte = static_cast<unsigned char>(from[static_cast<size_t>(at)]);
+                return c < columns / 2 ? byte & 15 : byte >> 4;
+            }
+            default: std::memcpy(&h, &from[static_cast<size_t>(2 * i)], 2);
+        }
+        if (kind == Kind::f16) return wide(h);
+        uint32_t bits = static_cast<uint32_t>(h) << 16;
+        std::memcpy(&x, &bits, 4);
+        return x;
+    }
+    bool coded() const { return kind == Kind::int8 || kind == Kind::int4; }
+    double key(int64_t id, int64_t d, int64_t p) const {
+        double x = number(keys, id, d, dim, p, page);
+        size_t at = static_cast<size_t>(id * dim + d);
+        return coded() ? wide(key_min[at]) + wide(key_step[at]) * x : x;
+    }
+    double value(int64_t id, int64_t p, int64_t d) const {
+        double x = number(values, id, p, page, d, dim);
+        size_t at = static_cast<size_t>((id * page + p) * groups + d / (dim / groups));
+        return coded() ? wide(value_min[at]) + wide(value_step[at]) * x : x;
+    }
+};
+
+void fail(const char* what, const Level* level, double got, double expected) {
+    std::printf("%s, %s: %.8g where %.8g is right\n", what, level->name, got, expected);
+    std::exit(1);
+}
+
+void attention() {
+    int64_t dim = among({16, 32, 64, 80, 96, 128, 256}), page = among({16, 32, 64, 128}), lanes = among({1, 2, 3});
+    int64_t g = among({1, 2, 3, 5, 8}), pages = among({1, 2, 3, 9, 20}), rows = among({1, 2, 5, 8}),
+            offset = among({0, 7, 15});
+    if (rows > (pages - 1) * page + offset + 1) rows = 1;
+    auto kind = static_cast<Kind>(source() % 5);
+    int64_t groups = dim / among({8, 16, dim});
+    Pages all(kind, 2 * pages * lanes, dim, page, groups);
+    std::vector<int64_t> ids(static_cast<size_t>(pages * lanes));
+    for (auto& id : ids) id = static_cast<int64_t>(source() % static_cast<unsigned>(all.count));
+    int64_t halves = among({0, dim / 2, dim / 4});
+    std::vector<float> q(static_cast<size_t>(rows * g * lanes * dim)), cos(static_cast<size_t>(pages * halves)),
+        sin(cos), sinks;
+    for (auto& x : q) x = static_cast<float>(uniform(-0.5, 0.5));
+    for (size_t i = 0; i < cos.size(); i++) {
+        double angle = uniform(0, 6);
+        cos[i] = static_cast<float>(std::cos(angle));
+        sin[i] = static_cast<float>(std::sin(angle));
+    }
+    if (source() % 2)
+        for (int64_t i = 0; i < g * lanes; i++) sinks.push_back(static_cast<float>(uniform(-2, 2)));
+    int64_t base = -(pages - 1) * page, first = offset + 1 - rows, window = among({0, 0, 1, 20, 300});
+    int64_t begin = std::min(base + among({0, 3}), first);
+    float cap = static_cast<float>(among({0, 0, 3}));
+    Attention work{q.data(), rows, g * lanes, lanes,  dim,        page,       halves,
+                   first,    base, begin,     window, cos.data(), sin.data(), cap};
+    std::vector<double> expected;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t h = 0; h < g * lanes; h++) {
+            std::vector<double> sum(static_cast<size_t>(dim));
+            double total = sinks.empty() ? 0 : std::exp(static_cast<double>(sinks[static_cast<size_t>(h)]));
+            const float* x = &q[static_cast<size_t>((r * g * lanes + h) * dim)];
+            for (int64_t slot = std::max(begin, window ? first + r - window + 1 : begin); slot <= first + r; slot++) {
+                int64_t n = (slot - base) / page, p = (slot - base) % page,
+                        id = ids[static_cast<size_t>(n * lanes + h / g)];
+                double score = 0;
+                for (int64_t d = 0; d < dim; d++) {
+                    double t = x[d];
+                    int64_t i = d % std::max<int64_t>(halves, 1);
+                    if (d < 2 * halves) {
+                        double c = cos[static_cast<size_t>(n * halves + i)],
+                               s = sin[static_cast<size_t>(n * halves + i)];
+                        t = d < halves ? x[i] * c - x[halves + i] * s : x[halves + i] * c + x[i] * s;
+                    }
+                    score += t * all.key(id, d, p);
+                }
+                if (cap != 0) score = cap * std::tanh(score / cap);
+                total += std::exp(score);
+                for (int64_t d = 0; d < dim; d++) sum[static_cast<size_t>(d)] += std::exp(score) * all.value(id, p, d);
+            }
+            for (double s : sum) expected.push_back(s / total);
+        }
+    for (const Level* level : available())
+        for (int threads : {1, 3}) {
+            Decode decode(level, threads, work);
+            int64_t cut = pages / 2;
+            auto segment = [&](int64_t from, int64_t many) {
+                decode.add({kind, many, ids.data() + from * lanes, all.keys.data(), all.values.data(),
+                            all.key_min.data(), all.key_step.data(), all.value_min.data(), all.value_step.data(),
+                            groups, from});
+            };
+            segment(0, cut);
+            if (source() % 2) decode.read();
+            segment(cut, pages - cut);
+            std::vector<float> out(expected.size());
+            decode.finish(sinks.empty() ? nullptr : sinks.data(), out.data());
+            for (size_t i = 0; i < out.size(); i++)
+                if (!(std::fabs(out[i] - expected[i]) <= 2e-5 * (1 + std::fabs(expected[i]))))
+                    fail("attention", level, out[i], expected[i]);
+        }
+}
+
+void scores() {
+    int64_t dim = among({16, 64, 80, 128}), slots = among({16, 64, 128}), lanes = among({1, 3});
+    int64_t pages = among({1, 2, 65, 130}), rows = 1 + static_cast<int64_t>(source() % 19), quarter = dim / 4;
+    std::vector<float> q(static_cast<size_t>(lanes * rows * dim));
+    for (auto& x : q) x = static_cast<float>(uniform(-1, 1));
+    std::vector<char> codes(static_cast<size_t>(lanes * pages * quarter * slots));
+    for (auto& x : codes) x = static_cast<char>(source());
+    std::vector<uint16_t> low(static_cast<size_t>(lanes * pages * dim)), step(low);
+    for (auto& x : low) x = half(uniform(0.1, 1)) | (source() % 2 ? 0x8000 : 0);
+    for (auto& x : step) x = half(uniform(0.01, 1));
+    for (const Level* level : available()) {
+        std::vector<float> out(static_cast<size_t>(lanes * rows * pages));
+        score(level, 3,
+              {q.data(), lanes, rows, pages, dim, slots, codes.data(), reinterpret_cast<char*>(low.data()),
+               reinterpret_cast<char*>(step.data()), pages * quarter * slots, quarter * slots, 2 * pages * dim, 2 * dim,
+               2 * pages * dim, 2 * dim, out.data()});
+        for (int64_t i = 0; i < lanes * rows * pages; i += 7) {
+            int64_t lane = i / (rows * pages), row = i / pages % rows, n = lane * pages + i % pages;
+            double best = -1e30;
+            for (int64_t p = 0; p < slots; p++) {
+                double sum = 0;
+                for (int64_t d = 0; d < dim; d++) {
+                    size_t at = static_cast<size_t>(n * dim + d);
+                    int byte =
+                        static_cast<unsigned char>(codes[static_cast<size_t>((n * quarter + d % quarter) * slots + p)]);
+                    sum += q[static_cast<size_t>((lane * rows + row) * dim + d)] *
+                           (wide(low[at]) + wide(step[at]) * (byte >> (d / quarter * 2) & 3));
+                }
+                best = std::max(best, sum);
+            }
+            if (!(std::fabs(out[static_cast<size_t>(i)] - best) <= 1e-4))
+                fail("scores", level, out[static_cast<size_t>(i)], best);
+        }
+    }
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    int rounds = count > 1 ? std::atoi(arguments[1]) : 300;
+    for (int i = 0; i < rounds; i++) {
+        attention();
+        scores();
+    }
+    std::printf("%d rounds on", rounds);
+    for (const Level* level : available()) std::printf(" %s", level->name);
+    std::printf(": no difference\n");
+}

@@ -1,0 +1,217 @@
+"""The compiled kernels: every format and instruction set, what they leave to torch, and what happens without them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from longspan.cache.formats.format import Stored
+from longspan.cache.formats.fp8 import Fp8
+from longspan.cache.formats.int4 import Int4
+from longspan.cache.formats.int8 import Int8
+from longspan.cache.runs import SealedRun
+from longspan.errors import UsageError
+from longspan.kernels import BACKENDS, Work, WrittenRun, backend, cpu, paged, reference
+from longspan.kernels.cpu import native
+
+needs_compiled = pytest.mark.skipif(cpu.NATIVE is None, reason=cpu.why_none())
+FORMATS = [Int8(), Int4(), Int8(group=16), Int4(group=8), Int8(group=128), Int4(hadamard=True), Fp8()]
+
+
+@dataclasses.dataclass
+class Store:
+    """Sealed pages among others that hold garbage; in a file: only `take` knows them."""
+
+    stored: Stored
+    in_file: bool = False
+
+    @property
+    def buffers(self) -> Stored | None:
+        return None if self.in_file else self.stored
+
+    def take(self, ids: torch.Tensor) -> Stored:
+        return {name: buffer[ids] for name, buffer in self.stored.items()}
+
+
+def work(
+    format, *, rows=1, pages=5, written=1, g=2, kv_heads=2, dim=64, page=16, offset=5, in_file=False, seed=0, **more
+) -> Work:  # fmt: skip
+    """`pages` sealed ones, and `written` that are not, the last of them with slots that hold NaN."""
+    r = torch.Generator().manual_seed(seed)
+    keys = torch.randn(pages + written, kv_heads, dim, page, generator=r) + 3 * torch.randn(dim, 1, generator=r)
+    values = torch.randn(pages + written, kv_heads, page, dim, generator=r)
+    count = pages * kv_heads
+    ids = torch.randperm(2 * count + 1, generator=r)[:count].view(pages, kv_heads)
+    sealed = format.seal(keys[:pages].flatten(0, 1), values[:pages].flatten(0, 1), None)
+    among = {name: torch.empty((2 * count + 1, *x.shape[1:]), dtype=x.dtype) for name, x in sealed.items()}
+    for name, x in among.items():
+        x.view(torch.uint8).fill_(255)  # NaN wherever it is a float
+        x[ids.flatten()] = sealed[name]
+    keys[-1, :, :, offset + 1 :] = torch.nan
+    values[-1, :, offset + 1 :] = torch.nan
+    angle = torch.arange(pages + written - 1, -1, -1)[:, None] * page / 100.0 ** (torch.arange(dim // 2) * 2 / dim)
+    runs = [SealedRun(format, Store(among, in_file), ids, torch.float32)] if pages else []
+    return Work(
+        queries=torch.randn(rows, g * kv_heads, dim, generator=r) / dim**0.5,
+        first=offset + 1 - rows,
+        base=-(pages + written - 1) * page,
+        runs=[*runs, WrittenRun(keys[pages:], values[pages:])],
+        kv_heads=kv_heads,
+        page=page,
+        dtype=torch.float32,
+        cos=angle.cos(),
+        sin=angle.sin(),
+        **more,
+    )
+
+
+def expected(w: Work) -> torch.Tensor:
+    """By the specification, which multiplies by 0 what the kernels must not look at."""
+    *runs, last = w.runs
+    assert isinstance(last, WrittenRun)
+    return reference.attend(dataclasses.replace(w, runs=[*runs, WrittenRun(last.keys, last.values.nan_to_num(0))]))
+
+
+CASES = [
+    {},
+    {"pages": 0},
+    {"pages": 1, "offset": 0},
+    {"rows": 8, "offset": 9, "g": 4},
+    {"rows": 3, "window": 37},
+    {"window": 20, "pages": 9, "in_file": True},
+    {"rows": 2, "begin": -70, "softcap": 5.0, "sinks": torch.tensor([1.0, -2.0, 0.5, 3.0])},
+    {"pages": 37, "in_file": True, "kv_heads": 3},
+    {"pages": 300, "page": 64, "kv_heads": 1, "g": 1},
+    *({"g": g, "kv_heads": 1} for g in range(1, 9)),
+    *({"dim": dim, "page": page} for dim in (16, 80, 96, 128, 256) for page in (32, 64)),
+    {"rows": 5, "dim": 80, "page": 128},
+]
+
+
+HELD = [(f, c) for f in FORMATS for c in CASES if c.get("dim", 64) % min(f.group, c.get("dim", 64)) == 0]
+
+
+@needs_compiled
+@pytest.mark.parametrize("instructions", cpu.levels() or [None])
+@pytest.mark.parametrize(("format", "case"), HELD, ids=str)
+def test_sealed_pages_are_read_as_they_open(format, case: dict, instructions: str):
+    w = work(format, **case)
+    assert cpu.why_not(w) is None
+    got = cpu.attend(w, instructions)
+    assert torch.allclose(got, expected(w), atol=1e-5, rtol=1e-5)
+
+
+@needs_compiled
+@settings(max_examples=60, deadline=None)
+@given(
+    format=st.sampled_from(FORMATS), rows=st.integers(1, 8), pages=st.integers(0, 20), written=st.integers(1, 9),
+    offset=st.integers(0, 15), g=st.integers(1, 8), window=st.none() | st.integers(1, 200), in_file=st.booleans(),
+    dim=st.sampled_from([32, 64, 128]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_any_shape_equals_the_reference(format, rows, pages, written, offset, **case):
+    rows = min(rows, (written + pages - 1) * 16 + offset + 1)
+    w = work(format, rows=rows, pages=pages, written=written, offset=offset, **case)
+    for instructions in cpu.levels():
+        assert torch.allclose(cpu.attend(w, instructions), expected(w), atol=1e-5, rtol=1e-5)
+
+
+@needs_compiled
+def test_threads_change_nothing():
+    w = work(Int8(), pages=70, kv_heads=3)
+    alone = cpu.attend(w)
+    try:
+        torch.set_num_threads(3)
+        assert all(torch.equal(cpu.attend(w), alone) for _ in range(20))
+    finally:
+        torch.set_num_threads(1)
+
+
+@needs_compiled
+def test_a_child_process_has_threads_of_its_own():
+    script = (
+        "import os, torch, warnings; warnings.simplefilter('ignore'); torch.set_num_threads(2);"
+        "import sys; sys.path.insert(0, 'tests/kernels'); from test_compiled import Int8, cpu, work;"
+        "w = work(Int8(), pages=70); a = cpu.attend(w); pid = os.fork();"
+        "(torch.equal(cpu.attend(w), a) and os._exit(7)) if pid == 0 else None;"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "7\n", done.stderr
+
+
+@needs_compiled
+def test_a_number_that_is_none_reaches_the_result():
+    """A broken layer must be noticed."""
+    w = work(Int8(), pages=2, written=2)
+    last = w.runs[-1]
+    assert isinstance(last, WrittenRun)
+    last.keys[0, 0, 3, 4] = torch.nan
+    out = cpu.attend(w)
+    assert out[:, :2].isnan().all()
+    assert out[:, 2:].isfinite().all()
+
+
+def test_what_is_left_to_torch_is_named():
+    w = work(Int8(), rows=9)
+    assert cpu.why_not(w) == "9 rows; 8 are the most"
+    assert torch.equal(cpu.attend(w), paged.attend(w))
+    assert "float64" in str(cpu.why_not(dataclasses.replace(w, queries=w.queries[:1].double())))
+    assert "no multiples of 16" in str(cpu.why_not(dataclasses.replace(w, queries=w.queries[:1, :, :24])))
+    assert "meta" in str(cpu.why_not(dataclasses.replace(w, queries=w.queries[:1].to("meta"))))
+
+
+def test_auto_takes_the_compiled_ones_where_they_are():
+    assert backend("auto") is (paged.attend if cpu.NATIVE is None else cpu.attend)
+    assert ("cpu" in BACKENDS) == (cpu.NATIVE is not None)
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+    )
+
+
+def test_without_compiled_kernels_torch_serves_and_says_so():
+    code = (
+        "from longspan.kernels import BACKENDS, backend, cpu, paged; from longspan.errors import UsageError\n"
+        "assert backend('auto') is paged.attend and list(BACKENDS) == ['torch', 'reference'] and cpu.levels() == []\n"
+        "try: backend('cpu')\nexcept UsageError as error: print(error)"
+    )
+    done = run(code, LONGSPAN_KERNELS="none")
+    assert done.stderr == ""
+    assert "'cpu' is not here (LONGSPAN_KERNELS=none switches them off)" in done.stdout
+
+
+def test_not_built_is_no_error_and_broken_is(monkeypatch):
+    monkeypatch.delenv(native.VARIABLE, raising=False)
+
+    def fail(error: ImportError):
+        def load(_name: str):
+            raise error
+
+        monkeypatch.setattr(importlib, "import_module", load)
+
+    fail(ModuleNotFoundError("no", name=native.NAME))
+    assert native._load() is None
+    fail(ModuleNotFoundError("no", name="other"))
+    with pytest.raises(ModuleNotFoundError, match="no"):
+        native._load()
+    fail(ImportError("undefined symbol: x"))
+    with pytest.raises(ImportError, match=r"undefined symbol: x: the compiled kernels .* install longspan again"):
+        native._load()
+
+
+@needs_compiled
+def test_an_instruction_set_that_is_not_here_is_refused():
+    with pytest.raises(UsageError, match=r"'sse9' was not compiled or does not run here; known: none, "):
+        cpu.level("sse9")
+    code = "from longspan.kernels import cpu; print(cpu.level())"
+    assert run(code, LONGSPAN_KERNELS=cpu.levels()[0]).stdout == "0\n"
