@@ -8,11 +8,14 @@ import re
 import resource
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
-import torch
 
 from longspan.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 _UNITS = {"": 1, "B": 1}
 _UNITS |= {unit + tail: 1000**n for n, unit in enumerate("KMGT", 1) for tail in ("", "B")}
@@ -38,6 +41,8 @@ def parse_bytes(size: int | str, what: str = "memory") -> int:
 def available(device: torch.device) -> int:
     """Bytes that the KV cache may take on the device when the user names no limit."""
     if device.type == "cuda":
+        import torch
+
         return int(torch.cuda.mem_get_info(device)[0] * SHARE)
     free = psutil.virtual_memory().available
     for limit, used in (

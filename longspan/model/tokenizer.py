@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import transformers
 from longspan.errors import ModelError
 from longspan.model.quiet import quiet, reason
 
+_GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -32,9 +34,12 @@ def load(folder: Path, config: Any, vocab: int) -> transformers.PreTrainedTokeni
         return None
     try:
         with quiet():
-            made = transformers.AutoTokenizer.from_pretrained(
-                folder, config=config, trust_remote_code=False, local_files_only=True
-            )
+            if _is_generic(folder):
+                made = transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+            else:
+                made = transformers.AutoTokenizer.from_pretrained(
+                    folder, config=config, trust_remote_code=False, local_files_only=True
+                )
             ids = made.get_vocab()
             added = made.added_tokens_decoder
     except Exception as error:
@@ -48,3 +53,13 @@ def load(folder: Path, config: Any, vocab: int) -> transformers.PreTrainedTokeni
             "use the tokenizer that came with these weights"
         )
     return made
+
+
+def _is_generic(folder: Path) -> bool:
+    """Whether the checkpoint says that its tokenizer.json is all there is to know. transformers would take the class of
+    the model's family in its place (Qwen2Tokenizer for a qwen2), which cuts text in that family's own way."""
+    path = folder / "tokenizer_config.json"
+    if not path.exists() or not (folder / "tokenizer.json").exists():
+        return False
+    declared = json.loads(path.read_text(encoding="utf-8"))
+    return isinstance(declared, dict) and declared.get("tokenizer_class") in _GENERIC and "auto_map" not in declared

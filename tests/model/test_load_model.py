@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -288,3 +289,24 @@ def test_the_tokenizer_comes_along(families: Callable[[str], Path], tmp_path: Pa
     loaded = load(folder)
     assert loaded.tokenizer is not None
     assert loaded.tokenizer.decode(loaded.tokenizer.encode("héllo ⟨x⟩")) == "héllo ⟨x⟩"
+
+
+@pytest.mark.parametrize("family", sorted(checkpoints.FAMILIES))
+def test_text_is_cut_as_the_checkpoints_own_file_says(
+    families: Callable[[str], Path], tmp_path: Path, family: str
+) -> None:
+    """A tokenizer of no family, which takes digits in pairs, as no family's own class does."""
+    folder = Path(shutil.copytree(families(family), tmp_path / family))
+    checkpoints.tokenizer(folder)
+    path = folder / "tokenizer.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = [letter for letter in told["model"]["vocab"] if letter not in "YZ"]
+    told["model"]["vocab"] = {token: i for i, token in enumerate([*vocabulary, "48", "21"])}
+    told["model"]["merges"] = [["4", "8"], ["2", "1"], ["48", "21"]]
+    told["model"]["vocab"]["4821"] = told["model"]["vocab"].pop("X")
+    pairs = {"type": "Split", "pattern": {"Regex": "[0-9]{1,2}"}, "behavior": "Isolated", "invert": False}
+    told["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [pairs, told["pre_tokenizer"]]}
+    path.write_text(json.dumps(told), encoding="utf-8")
+    tokenizer = load(folder).tokenizer
+    assert tokenizer is not None
+    assert tokenizer.tokenize("48213") == ["48", "21", "3"]
