@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from longspan import LLM
@@ -20,6 +22,28 @@ def test_it_is_small_and_declares_plain_rope(llm: LLM):
     assert sum(file.stat().st_size for file in EMBEDDED.iterdir()) <= 20_000_000
     assert (llm.shape.trained, llm.ropes.used(1024), llm.has_template) == (1024, "default", True)
     assert llm.ropes.used(1025).startswith("yarn")
+
+
+WINDOW = Path(__file__).parents[1] / "training" / "embedded" / "variants" / "window"
+
+
+def test_all_weights_together_are_small():
+    files = [*EMBEDDED.iterdir(), *(file for file in WINDOW.parent.rglob("*") if file.is_file())]
+    assert sum(file.stat().st_size for file in files if file.suffix == ".safetensors") <= 20_000_000
+
+
+def test_the_twin_with_windows_answers_too():
+    """Every second layer sees 256 tokens and keeps no more; what is selected or evicted is so in the others."""
+    twin = LLM(WINDOW, memory="256MB")
+    assert [layer.window for layer in twin.shape.layers] == [256, None] * 3
+    assert sum(right for right, _ in Needles(questions=10, seed=5).short(twin)) >= 9
+    with twin.session() as session:
+        session.feed(list(range(3, 1003)))
+        assert twin.pool.owned_bytes <= 3 * 2 * (16 + 5) * twin.layout.page_bytes  # 16 pages hold 1,000 tokens
+    far = LLM(WINDOW, memory="256MB", select="sketch:pages=8,near=512", place="far:near=512")
+    suite = Needles(length=8_000, questions=20, seed=3)
+    found, _ = suite.long(far, suite.text(far))
+    assert sum(one.right for one in found) >= 15
 
 
 def test_it_answers_inside_its_length(llm: LLM):
