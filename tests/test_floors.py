@@ -10,9 +10,20 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
+SCRIPT = """
+import sys
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
+
+sys.meta_path[:] = BuiltinImporter, FrozenImporter, PathFinder  # that of an editable install would come before the path
+sys.path.insert(0, ".")
+from importlinter.cli import lint_imports_command
+
+lint_imports_command()
+"""
+
+
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
-    script = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports_command as c; c()"
-    return subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", SCRIPT], cwd=folder, capture_output=True, text=True, timeout=120)
 
 
 def test_a_wrong_import_breaks_the_contract(tmp_path: Path):
