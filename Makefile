@@ -25,7 +25,7 @@ test: lint      ## lint, types, import floors, tests
 	$(BIN)/python -m pytest -n auto
 
 test-long: $(READY)  ## the checks that take minutes, and new examples for the properties
-	$(BIN)/python -m pytest -m "long or hypothesis" --hypothesis-profile=default
+	$(BIN)/python -m pytest -m "long or hypothesis" --hypothesis-profile=new
 
 lint: $(READY)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
