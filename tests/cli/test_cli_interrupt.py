@@ -10,7 +10,8 @@ import sys
 import pytest
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
 from longspan.engine.{module} import {owner}
 own = {owner}.{method}
 def slow(*args):
