@@ -9,11 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.overrides import handle_torch_function, has_torch_function
 from transformers import AttentionInterface
 
 from longspan.attention import kept, select
 from longspan.attention.kept_pages import LaneReader
-from longspan.attention.step import Step
+from longspan.attention.step import Cosine, Step
+from longspan.cache.pool import Pool
+from longspan.kernels import cpu
 from longspan.kernels.work import Work
 from longspan.rope.rotate import turn
 
@@ -41,29 +44,29 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """Write this layer's keys and values into the cache, and attend over what the sequences hold.
 
-    query [1, H, T, D], key and value [1, G, T, D], unrotated; returns [1, T, H, D]. Keyword arguments beyond
-    those named are transformers' own bookkeeping (dropout, position_ids, …) and carry nothing for us.
+    query [1, H, T, D], key and value [1, G, T, D], unrotated; returns [1, T, H, D], contiguous. Keyword arguments beyond
+    those named are transformers' own bookkeeping (dropout, position_ids, …) and carry nothing for us. A mode of
+    torch's that looks at calls sees one call of this function.
     """
+    if has_torch_function((query, key, value)):
+        given = {"sliding_window": sliding_window, "softcap": softcap, "s_aux": s_aux}
+        return handle_torch_function(  # type: ignore[no-any-return]
+            attend, (query, key, value), module, query, key, value, None, step=step, scaling=scaling, **given
+        )
     layer: int = module.layer_idx  # type: ignore[assignment]
     number, index = step.place[layer]
     window = None if number is None else step.segments[0].sequence.groups[number].window
     if window != sliding_window:
         raise AssertionError(f"layer {layer}: the model asks for window {sliding_window}, the cache has {window}")
     pool, rope = step.pool, step.ropes[layer]
-    q, k, v = query[0].transpose(0, 1), key[0], value[0]  # [T, H, D], [G, T, D] twice
-    if rope is not None:
-        cos, sin = step.keys[rope]
-        k = turn(k, cos[:, 0], sin[:, 0])
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, H, D], [T, G, D] twice
     pages, places = step.slots(index) if number is None else (step.targets[number][index], step.offsets)
-    pool.keys[pages, :, places] = k.to(pool.dtype)
-    pool.values[pages, places] = v.to(pool.dtype)
+    plain = number is not None and (window is not None or pool.select is None)
+    q = _placed(pool, q, k, v, step.keys.get(rope), step.queries.get(rope) if plain else None, scaling, pages, places)
     if number is None:
-        return _kept(step, layer, index, q.float() * scaling, softcap, s_aux)[None].to(query.dtype), None
-    if window is None and pool.select is not None:
-        return _selected(step, layer, q.float() * scaling, softcap, s_aux)[None].to(query.dtype), None
-    if rope is not None:
-        q = turn(q, *step.queries[rope])
-    q = q.float() * scaling
+        return _done(_kept(step, layer, index, q, softcap, s_aux), query), None
+    if not plain:
+        return _done(_selected(step, layer, q, softcap, s_aux), query), None
     outputs, start = [], 0
     for segment, reading in zip(step.segments, step.readings[number], strict=True):
         cos_sin = reading.distances[rope] if rope is not None else (None, None)
@@ -85,7 +88,33 @@ def attend(
         outputs.append(step.backend(work))
         start += segment.rows
     out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return out[None].to(query.dtype), None
+    return _done(out, query), None
+
+
+def _done(out: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    """[1, T, H, D] as the model takes it; how it lies in memory does not depend on how it was made."""
+    return out.to(query.dtype).contiguous()[None]
+
+
+def _placed(
+    pool: Pool,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    turn_keys: Cosine | None,
+    turn_queries: Cosine | None,
+    scaling: float,
+    pages: torch.Tensor,
+    places: torch.Tensor,
+) -> torch.Tensor:
+    """Keys and values [T, G, D] go to their pages; the queries [T, H, D] turned and scaled, in float32."""
+    done = cpu.place(q, k, v, turn_keys, turn_queries, scaling, pages, places, pool.keys, pool.values)
+    if done is not None:
+        return done
+    k = k if turn_keys is None else turn(k, *turn_keys)
+    pool.keys[pages, :, places] = k.transpose(0, 1).to(pool.dtype)
+    pool.values[pages, places] = v.transpose(0, 1).to(pool.dtype)
+    return (q if turn_queries is None else turn(q, *turn_queries)).float() * scaling
 
 
 def _kept(

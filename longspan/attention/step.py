@@ -72,8 +72,8 @@ class Step:
         self.rows = [torch.from_numpy(p).to(device) for p in positions]
         self.offsets = torch.from_numpy(np.concatenate(positions) % page).to(device)
         self.targets = [self._targets(g, positions) for g in range(len(sequence.groups))]
-        self.keys: dict[str, Cosine] = {}
-        self.queries: dict[str, Cosine] = {}
+        self.keys: dict[str | None, Cosine] = {}
+        self.queries: dict[str | None, Cosine] = {}
         for key in dict.fromkeys(k for k in ropes if k is not None):
             self.keys[key], self.queries[key] = self._tables(key, positions)
         self.readings = [[self._reading(s, g) for s in segments] for g in range(len(sequence.groups))]
@@ -87,7 +87,7 @@ class Step:
             s.sequence.groups[group].live[:, :, p // self.pool.layout.page - s.sequence.groups[group].first]
             for s, p in zip(self.segments, positions, strict=True)
         ]
-        return torch.from_numpy(np.concatenate(ids, axis=2)).to(self.pool.device)
+        return torch.from_numpy(np.ascontiguousarray(np.concatenate(ids, axis=2))).to(self.pool.device)
 
     def slots(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Page ids and places in the page, [G, T] each, where the keys of a layer of the lanes go."""
@@ -99,7 +99,7 @@ class Step:
             pages.append(np.take_along_axis(lanes.table[index], at // self.pool.layout.page, 1))
             places.append(at % self.pool.layout.page)
         device = self.pool.device
-        return tuple(torch.from_numpy(np.concatenate(x, 1)).to(device) for x in (pages, places))  # type: ignore[return-value]
+        return tuple(torch.from_numpy(np.ascontiguousarray(np.concatenate(x, 1))).to(device) for x in (pages, places))  # type: ignore[return-value]
 
     def rotation(self, segment: Segment, layer: int) -> Rotation | None:
         key = self.ropes[layer]

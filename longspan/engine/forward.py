@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence as Seq
 from typing import Any
 
 import torch
 
+from longspan.attention.attend import attend
 from longspan.attention.placement import Placement
 from longspan.attention.step import Segment, Step
 from longspan.errors import DoesNotFit, NumericalError
 from longspan.kernels import Backend
+from longspan.model.program import Program, record
+
+
+FORMS = 64
+"""Row lengths whose programs are kept."""
+SEEN = "a row of this length was seen once"
 
 
 class Forward:
@@ -22,6 +30,7 @@ class Forward:
     def __init__(self, model: Any, ropes: Seq[str | None], backend: Backend, placement: Placement) -> None:
         self.model, self.ropes, self.backend, self.placement = model, tuple(ropes), backend, placement
         self._finite: torch.Tensor | None = None
+        self._programs: OrderedDict[tuple[int, int], Program | str] = OrderedDict()
         model.base_model.register_forward_hook(self._look)
 
     def _look(self, _module: Any, _args: Any, output: Any) -> None:
@@ -45,16 +54,38 @@ class Forward:
                 ) from error
             raise
         if self._finite is not None and not bool(self._finite):
+            self._programs.clear()
             raise NumericalError(self._blame(row, step))
         if not bool(torch.isfinite(logits.sum())):  # one pass; any NaN or Inf shows in the sum
             raise NumericalError("the output head gave NaN or Inf; the checkpoint's weights are damaged or overflow")
         return logits
 
     def _run(self, row: torch.Tensor, keep: torch.Tensor, step: Step) -> torch.Tensor:
-        output = self.model(
-            input_ids=row, position_ids=torch.zeros_like(row), use_cache=False, step=step, logits_to_keep=keep
-        )
-        return output.logits[0].float()  # type: ignore[no-any-return]
+        """The model's own code the first time that a row has this length; written down the second time, and from then
+        on only what was written down."""
+        form = row.shape[1], keep.shape[0]
+        places = torch.zeros_like(row)  # a constant of the program
+        program = self._programs.pop(form, None)
+        self._programs[form] = SEEN if program is None else program
+        while len(self._programs) > FORMS:
+            self._programs.popitem(last=False)
+        if isinstance(program, Program):
+            logits, self._finite = program(step, row, keep)
+            return logits
+        if program == SEEN:
+            (logits, _), self._programs[form] = record(
+                lambda *x: self._model(*x, step, places), (row, keep), attend, "step"
+            )
+            return logits
+        return self._model(row, keep, step, places)[0]
+
+    def _model(
+        self, row: torch.Tensor, keep: torch.Tensor, step: Step, places: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits, and whether the last hidden states are finite."""
+        output = self.model(input_ids=row, position_ids=places, use_cache=False, step=step, logits_to_keep=keep)
+        assert self._finite is not None
+        return output.logits[0].float(), self._finite
 
     def _blame(self, row: torch.Tensor, step: Step) -> str:
         """Run the step again with an eye on every layer; it writes the same keys and values to the same places."""
@@ -70,7 +101,7 @@ class Forward:
 
         hooks = [layer.register_forward_hook(watch(i)) for i, layer in enumerate(self.model.base_model.layers)]
         try:
-            self._run(row, torch.zeros(1, dtype=torch.long, device=row.device), step)
+            self._model(row, torch.zeros(1, dtype=torch.long, device=row.device), step, torch.zeros_like(row))
         finally:
             for hook in hooks:
                 hook.remove()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from longspan.kernels.cpu.decode import attend, why_not
 from longspan.kernels.cpu.native import NATIVE, level, levels, why_none
+from longspan.kernels.cpu.place import place
 from longspan.kernels.cpu.sketch import score_sketch
 
-__all__ = ["NATIVE", "attend", "level", "levels", "score_sketch", "why_none", "why_not"]
+__all__ = ["NATIVE", "attend", "level", "levels", "place", "score_sketch", "why_none", "why_not"]

@@ -37,6 +37,37 @@ class Decode:
     def read(self) -> None: ...
     def finish(self, sinks: int, out: int) -> None: ...
 
+def place(
+    threads: int,
+    dtype: int,
+    rows: int,
+    heads: int,
+    lanes: int,
+    dim: int,
+    page: int,
+    half: int,
+    query_half: int,
+    queries: int,
+    keys: int,
+    values: int,
+    query_row: int,
+    query_head: int,
+    key_row: int,
+    key_head: int,
+    value_row: int,
+    value_head: int,
+    key_cos: int,
+    key_sin: int,
+    query_cos: int,
+    query_sin: int,
+    scale: float,
+    pages: int,
+    places: int,
+    place_lane: int,
+    page_keys: int,
+    page_values: int,
+    out: int,
+) -> None: ...
 def sketch(
     level: int,
     threads: int,

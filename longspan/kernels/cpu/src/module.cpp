@@ -5,6 +5,7 @@
 
 #include <stdexcept>
 
+#include "place.hpp"
 #include "run.hpp"
 
 namespace nb = nanobind;
@@ -52,6 +53,18 @@ NB_MODULE(_native, m) {
             "finish",
             [](Decode& self, uintptr_t sinks, uintptr_t out) { self.finish(at<const float>(sinks), at<float>(out)); },
             nb::call_guard<nb::gil_scoped_release>());
+    m.def("place", [](int threads, int dtype, int64_t rows, int64_t heads, int64_t lanes, int64_t dim, int64_t page,
+                      int64_t half, int64_t query_half, uintptr_t queries, uintptr_t keys, uintptr_t values,
+                      int64_t query_row, int64_t query_head, int64_t key_row, int64_t key_head, int64_t value_row,
+                      int64_t value_head, uintptr_t key_cos, uintptr_t key_sin, uintptr_t query_cos,
+                      uintptr_t query_sin, float scale, uintptr_t pages, uintptr_t places, int64_t place_lane,
+                      uintptr_t page_keys, uintptr_t page_values, uintptr_t out) {
+        place(threads, {dtype, rows, heads, lanes, dim, page, half, query_half, at<const char>(queries),
+                        at<const char>(keys), at<const char>(values), query_row, query_head, key_row, key_head,
+                        value_row, value_head, at<const float>(key_cos), at<const float>(key_sin),
+                        at<const float>(query_cos), at<const float>(query_sin), scale, at<const int64_t>(pages),
+                        at<const int64_t>(places), place_lane, at<char>(page_keys), at<char>(page_values), at<float>(out)});
+    });
     m.def(
         "sketch",
         [](size_t index, int threads, uintptr_t queries, int64_t lanes, int64_t rows, int64_t pages, int64_t dim,

@@ -1,0 +1,114 @@
+#include "place.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "pool.hpp"
+
+namespace longspan {
+
+namespace {
+
+constexpr int64_t ROWS = 64;  // rows of a task
+
+uint32_t bits(float x) {
+    uint32_t out;
+    std::memcpy(&out, &x, sizeof out);
+    return out;
+}
+
+float real(uint32_t x) {
+    float out;
+    std::memcpy(&out, &x, sizeof out);
+    return out;
+}
+
+struct Float {
+    using T = float;
+    static float read(T x) { return x; }
+    static T write(float x) { return x; }
+};
+
+struct Brain {
+    using T = uint16_t;
+    static float read(T x) { return real(static_cast<uint32_t>(x) << 16); }
+    static T write(float x) {
+        const uint32_t b = bits(x), even = b + 0x7fff + ((b >> 16) & 1);
+        return static_cast<T>((b & 0x7fffffff) > 0x7f800000 ? (b >> 16) | 0x40 : even >> 16);
+    }
+};
+
+struct Half {
+    using T = uint16_t;
+    static float read(T x) {
+        const uint32_t sign = static_cast<uint32_t>(x & 0x8000) << 16, rest = static_cast<uint32_t>(x & 0x7fff) << 13;
+        const uint32_t value = bits(real(rest) * 0x1p112f);  // moves the exponent, denormals included
+        return real(sign | value | ((x & 0x7c00) == 0x7c00 ? 0x7f800000 : 0));
+    }
+    static T write(float x) {
+        const uint32_t b = bits(x), sign = (b >> 16) & 0x8000, size = b & 0x7fffffff;
+        if (size > 0x7f800000) return static_cast<T>(sign | 0x7e00);
+        if (size >= 0x477ff000) return static_cast<T>(sign | 0x7c00);
+        if (size < 0x38800000) return static_cast<T>(sign | (bits(real(size) + 0.5f) - 0x3f000000));  // denormal
+        return static_cast<T>(sign | ((size - 0x38000000 + 0xfff + ((size >> 13) & 1)) >> 13));
+    }
+};
+
+// out [D] = row turned; the wider of both dtypes throughout.
+template <class N>
+void turned(const typename N::T* row, int64_t dim, int64_t half, const float* cos, const float* sin, float scale,
+            float* out) {
+    for (int64_t i = 0; i < half; i++) {
+        const float a = N::read(row[i]), b = N::read(row[half + i]);
+        out[i] = (a * cos[i] - b * sin[i]) * scale;
+        out[half + i] = (b * cos[i] + a * sin[i]) * scale;
+    }
+    for (int64_t i = 2 * half; i < dim; i++) out[i] = N::read(row[i]) * scale;
+}
+
+template <class N>
+void place_rows(const Place& w, int64_t from, int64_t to, float* scratch) {
+    using T = typename N::T;
+    const T *queries = reinterpret_cast<const T*>(w.queries), *keys = reinterpret_cast<const T*>(w.keys),
+            *values = reinterpret_cast<const T*>(w.values);
+    T *page_keys = reinterpret_cast<T*>(w.page_keys), *page_values = reinterpret_cast<T*>(w.page_values);
+    for (int64_t t = from; t < to; t++)
+        for (int64_t h = 0; h < w.heads; h++)
+            turned<N>(queries + t * w.query_row + h * w.query_head, w.dim, w.query_half, w.query_cos + t * w.query_half,
+                      w.query_sin + t * w.query_half, w.scale, w.queries_out + (t * w.heads + h) * w.dim);
+    const int64_t size = w.page * w.dim;
+    for (int64_t g = 0; g < w.lanes; g++) {
+        const int64_t *pages = w.pages + g * w.rows, *places = w.places + g * w.place_lane;
+        for (int64_t t = from; t < to;) {
+            int64_t n = 1;  // neighbours in a page
+            while (t + n < to && pages[t + n] == pages[t] && places[t + n] == places[t] + n) n++;
+            T* column = page_keys + pages[t] * size + places[t];
+            for (int64_t i = 0; i < n; i++)
+                turned<N>(keys + (t + i) * w.key_row + g * w.key_head, w.dim, w.half, w.key_cos + (t + i) * w.half,
+                          w.key_sin + (t + i) * w.half, 1.0f, scratch + i * w.dim);
+            for (int64_t d = 0; d < w.dim; d++)
+                for (int64_t i = 0; i < n; i++) column[d * w.page + i] = N::write(scratch[i * w.dim + d]);
+            T* row = page_values + pages[t] * size + places[t] * w.dim;
+            for (int64_t i = 0; i < n; i++)
+                std::memcpy(row + i * w.dim, values + (t + i) * w.value_row + g * w.value_head,
+                            sizeof(T) * static_cast<size_t>(w.dim));
+            t += n;
+        }
+    }
+}
+
+}  // namespace
+
+void place(int threads, const Place& w) {
+    const int64_t tasks = (w.rows + ROWS - 1) / ROWS;
+    parallel(threads, tasks, static_cast<size_t>(ROWS * w.dim), [&](int64_t i, float* scratch) {
+        const int64_t from = i * ROWS, to = std::min(from + ROWS, w.rows);
+        switch (w.dtype) {
+            case 0: place_rows<Float>(w, from, to, scratch); break;
+            case 1: place_rows<Brain>(w, from, to, scratch); break;
+            default: place_rows<Half>(w, from, to, scratch);
+        }
+    });
+}
+
+}  // namespace longspan
