@@ -88,3 +88,21 @@ def sketch(
     step_page: int,
     out: int,
 ) -> None: ...
+
+class Linear:
+    def __init__(self, level: int, kind: int, stored: int, columns: int, act: int) -> None: ...
+    def add(self, weight: int, bias: int, rows: int) -> None: ...
+    def run(self, threads: int, rows: int, x: int, *outs: int) -> None: ...
+
+def rms_norm(
+    level: int,
+    kind: int,
+    rows: int,
+    columns: int,
+    x: int,
+    weight: int,
+    residual: int,
+    out: int,
+    eps: float,
+    plus_one: bool,
+) -> None: ...

@@ -20,10 +20,11 @@ class Form:
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: torch.dtype
+    device: torch.device
 
     @classmethod
     def of(cls, x: torch.Tensor) -> Form:
-        return cls(tuple(x.shape), tuple(x.stride()), x.dtype)
+        return cls(tuple(x.shape), tuple(x.stride()), x.dtype, x.device)
 
     def alike(self, other: Form) -> bool:
         """Whether both lie in the same way; strides of dimensions of one entry do not count."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import torch
 
-from longspan.kernels.rows import Gate, Linears, Norm
+from longspan.kernels.rows import Gate, GatedLinear, Linears, Norm
 from longspan.model.program.calls import Call, Form, Value
 from longspan.model.program.simplify import PLUS, TIMES
 
@@ -75,7 +75,10 @@ class Fuser:
             source = cast.args[0]
             if set(map(id, self.users[x])) <= set(map(id, old)):
                 old.append(cast)
-        norm = Norm(weight, eps, self.forms[last.out].dtype)
+        form = self.forms[last.out]
+        if weight is None:  # one of ones was left out
+            weight = torch.ones(form.shape[-1], dtype=form.dtype, device=form.device)
+        norm = Norm(weight, eps, form.dtype)
         self._replace(old, Call(norm, (Value(source),), {}, (last.out,)), last)
 
     def _mean(self, root: Call) -> tuple[list[Call], Value, float] | None:
@@ -119,12 +122,28 @@ class Fuser:
                 continue
             kind = ACTIVATIONS[active.name]
             if kind == "gelu":
-                kind = {"none": "gelu", "tanh": "gelu_tanh"}[active.kwargs.get("approximate", "none")]
+                kind = {"none": "gelu", "tanh": "gelu_pytorch_tanh"}[active.kwargs.get("approximate", "none")]
             inner = active.args[0]
             if not isinstance(inner, Value) or not self._same(inner, b) or self.forms[inner] != self.forms[b]:
                 continue
-            self._replace([active], Call(Gate(kind), (inner, b), {}, (product.out,)), product)
+            gate, up = self.maker.get(inner), self.maker.get(b)
+            if gate is not None and up is not None and self._joined(gate, up, active, product):
+                (x, *first), (_, *second) = _operands(gate), _operands(up)
+                layers = GatedLinear(first[0], second[0], (first[1], second[1]), kind)
+                self._replace([active, gate, up], Call(layers, (x,), {}, (product.out,)), product)
+            else:
+                self._replace([active], Call(Gate(kind), (inner, b), {}, (product.out,)), product)
             return
+
+    def _joined(self, gate: Call, up: Call, active: Call, product: Call) -> bool:
+        """Whether these are two linear layers that read the same row, and that nobody else reads."""
+        return (
+            gate is not up
+            and all(call.function is torch.nn.functional.linear and self._plain(call) for call in (gate, up))
+            and gate.args[0] == up.args[0]
+            and self._only(gate.out) is active
+            and self._only(up.out) is product
+        )
 
     # linear layers
 
@@ -135,10 +154,9 @@ class Fuser:
             if call.function is torch.nn.functional.linear and self._plain(call):
                 groups.setdefault(call.args[0], []).append(call)
         for x, members in groups.items():
-            weights = [call.args[1] for call in members]
-            biases = [call.args[2] if len(call.args) > 2 else call.kwargs.get("bias") for call in members]
+            operands = [_operands(call) for call in members]
+            linears = Linears([weight for _, weight, _ in operands], [bias for _, _, bias in operands])
             outs = tuple(call.out for call in members)
-            linears = Linears(weights, biases)
             self._replace(members, Call(linears, (Value(x),), {}, outs, several=True), members[0])
 
     def _plain(self, call: Call) -> bool:
@@ -152,6 +170,12 @@ class Fuser:
             and all(bias is None or isinstance(bias, torch.Tensor) for bias in given)
             and not any(isinstance(bias, Value) for bias in given)
         )
+
+
+def _operands(call: Call) -> tuple[Value, torch.Tensor, torch.Tensor | None]:
+    """What a linear layer reads, its weight and its bias."""
+    bias = call.args[2] if len(call.args) > 2 else call.kwargs.get("bias")
+    return call.args[0], call.args[1], bias
 
 
 def _values(call: Call) -> set[int]:

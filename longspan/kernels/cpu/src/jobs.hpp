@@ -9,6 +9,12 @@ namespace longspan {
 
 enum class Kind : int { f32, bf16, f16, int8, int4 };
 
+}  // namespace longspan
+
+#include "linear_jobs.hpp"
+
+namespace longspan {
+
 // Pages of one format, in text order. ids [pages, lanes]: where each lies in the slab; null: one after another.
 // keys [D, P] and values [P, D] of a page; with the integer kinds key_min and key_step [D], value_min and
 // value_step [P, groups], all float16.
@@ -54,6 +60,10 @@ struct Level {
     size_t (*span_scratch)(const Attention&);                                 // floats
     void (*sketch)(const Sketch&, int64_t from, int64_t to, float* scratch);  // pages, counted lane by lane
     size_t (*sketch_scratch)(const Sketch&);
+    size_t (*linear_packed)(const Few&);  // bytes
+    void (*linear_pack)(const Few&);
+    void (*linear)(const Few&, const Matrix* gate, Act, const Matrix&, int64_t from, int64_t to, char* out);
+    void (*rms_norm)(const Norm&, float* scratch);
 };
 
 extern const Level* const levels[];  // the least first

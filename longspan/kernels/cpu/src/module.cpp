@@ -5,6 +5,7 @@
 
 #include <stdexcept>
 
+#include "linear_run.hpp"
 #include "place.hpp"
 #include "run.hpp"
 
@@ -76,4 +77,27 @@ NB_MODULE(_native, m) {
                    at<float>(out)});
         },
         nb::call_guard<nb::gil_scoped_release>());
+    nb::class_<Linear>(m, "Linear")
+        .def("__init__",
+             [](Linear* self, size_t index, int kind, int stored, int64_t columns, int act) {
+                 new (self) Linear(level(index), static_cast<Kind>(kind), static_cast<Kind>(stored), columns,
+                                   static_cast<Act>(act));
+             })
+        .def("add",
+             [](Linear& self, uintptr_t weight, uintptr_t bias, int64_t rows) {
+                 self.add({at<const char>(weight), at<const char>(bias), rows});
+             })
+        .def("run", [](const Linear& self, int threads, int64_t rows, uintptr_t x, nb::args outs) {
+            char* out[8];
+            const size_t many = outs.size();
+            if (many != self.results() || many > 8) throw std::invalid_argument("one address for each result");
+            for (size_t i = 0; i < many; i++) out[i] = at<char>(nb::cast<uintptr_t>(outs[i]));
+            nb::gil_scoped_release released;
+            self.run(threads, rows, at<const char>(x), out);
+        });
+    m.def("rms_norm", [](size_t index, int kind, int64_t rows, int64_t columns, uintptr_t x, uintptr_t weight,
+                         uintptr_t residual, uintptr_t out, float eps, bool plus_one) {
+        rms_norm(level(index), {static_cast<Kind>(kind), rows, columns, at<const char>(x), at<const char>(weight),
+                                at<char>(residual), at<char>(out), eps, plus_one});
+    });
 }

@@ -1,0 +1,115 @@
+"""Few rows of activations times the matrices of a layer, where torch's own product reaches half the bandwidth.
+
+Matrices are prepared once: their addresses are kept, their numbers stay where they are.
+
+    qkv = Prepared([q.weight, k.weight, v.weight], [q.bias, None, None])
+    q, k, v = qkv(x)                                             x [T, K], T ≤ FEW
+    front = Prepared([gate.weight, up.weight], act="silu")       silu(x·gateᵀ) · (x·upᵀ)
+    hidden, = front(x)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from longspan.errors import UsageError
+from longspan.kernels.cpu.native import NATIVE, level, why_none
+
+FEW = 16
+"""Rows up to which these kernels serve."""
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+ACTS = {None: 0, "silu": 1, "swish": 1, "gelu": 2, "gelu_pytorch_tanh": 3}
+
+
+class Prepared:
+    """Matrices [N, K] that share their input, ready to be multiplied with rows [T, K] of 1 … `FEW`.
+
+    weights: contiguous, on a CPU, of one dtype, which is that of the rows too; they must stay where they are.
+    biases: one for each, or None. act: the weights are pairs of gate and up, and a result is act(x·gateᵀ) · (x·upᵀ),
+    rounded once; see `ACTS`. instructions: see `native.level`. Raises UsageError for what these kernels do not do.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor | None] | None = None,
+        *,
+        act: str | None = None,
+        instructions: str | None = None,
+    ) -> None:
+        wrong = why_not(weights, act)
+        if NATIVE is None or wrong is not None:
+            raise UsageError(f"prepared matrices: {wrong}")
+        biases = [None] * len(weights) if biases is None else biases
+        columns = weights[0].shape[1]
+        self.dtype = weights[0].dtype
+        self.held = [*weights, *biases]
+        self.results = [w.shape[0] for w in weights[:: 1 if act is None else 2]]
+        self.native = NATIVE.Linear(level(instructions), KINDS[self.dtype], KINDS[self.dtype], columns, ACTS[act])
+        for weight, bias in zip(weights, biases, strict=True):
+            if bias is not None and (bias.dtype != self.dtype or not bias.is_contiguous()):
+                raise UsageError(f"prepared matrices: a bias in {bias.dtype} to weights in {self.dtype}")
+            self.native.add(weight.data_ptr(), 0 if bias is None else bias.data_ptr(), weight.shape[0])
+        self.run = self.native.run
+        """run(threads, rows, address of x, address of each result): without any check or allocation."""
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The results [T, N] of x [T, K], which is contiguous and of the weights' dtype."""
+        rows = x.shape[0]
+        out = tuple([torch.empty((rows, n), dtype=self.dtype) for n in self.results])
+        self.run(torch.get_num_threads(), rows, x.data_ptr(), *[o.data_ptr() for o in out])
+        return out
+
+
+def why_not(weights: Sequence[Tensor], act: str | None = None) -> str | None:
+    """What of these matrices is not for these kernels; None: nothing."""
+    first = weights[0]
+    if NATIVE is None:
+        return why_none()
+    if act not in ACTS:
+        return f"act {act!r} is not known; known: {', '.join(str(name) for name in ACTS)}"
+    if first.dtype not in KINDS:
+        return f"weights in {first.dtype}"
+    if any(w.device.type != "cpu" or not w.is_contiguous() for w in weights):
+        return "weights that are not contiguous, or not on a CPU"
+    if any(w.dtype != first.dtype or w.dim() != 2 or w.shape[1] != first.shape[1] for w in weights):
+        return "weights of several dtypes, or that do not share their input"
+    if act is not None and any(a.shape != b.shape for a, b in zip(weights[::2], weights[1::2], strict=True)):
+        return "gates of other shapes than what they gate"
+    return None
+
+
+def rms_norm(
+    x: Tensor,
+    weight: Tensor,
+    eps: float,
+    plus_one: bool = False,
+    *,
+    residual: Tensor | None = None,
+    out: Tensor | None = None,
+    instructions: int | None = None,
+) -> Tensor:
+    """x [T, K] / root mean square · weight [K], or · (1 + weight); all contiguous and of one dtype.
+
+    residual [T, K]: becomes residual + x, and that is what is normalized. out: where the result goes.
+    instructions: number of an instruction set; None: the best.
+    """
+    assert NATIVE is not None, "compiled kernels"
+    rows, columns = x.shape
+    out = torch.empty_like(x) if out is None else out
+    NATIVE.rms_norm(
+        level() if instructions is None else instructions,
+        KINDS[x.dtype],
+        rows,
+        columns,
+        x.data_ptr(),
+        weight.data_ptr(),
+        0 if residual is None else residual.data_ptr(),
+        out.data_ptr(),
+        eps,
+        plus_one,
+    )
+    return out

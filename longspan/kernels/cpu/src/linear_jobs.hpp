@@ -1,0 +1,39 @@
+// What the kernels around attention are asked: few rows of activations times the matrices of a layer, and norms.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace longspan {
+
+enum class Act : int { none, silu, gelu, gelu_tanh };
+
+// A matrix [N, K] as its layer stores it, row after row.
+struct Matrix {
+    const char* weight;
+    const char* bias;  // [N] in the kind of the activations; null: none
+    int64_t rows;
+};
+
+// Activations [T, K], and how the matrices store their numbers.
+struct Few {
+    static constexpr int64_t MOST = 16;  // rows of activations
+    static constexpr int64_t SPAN = 64;  // rows of a matrix at most that one call computes
+    Kind kind;    // of activations, biases and results
+    Kind stored;  // of weights
+    int64_t rows, columns;
+    const char* x;
+    char* packed;  // 64-byte aligned; what `pack` makes of x
+};
+
+// out [T, K] = x (+ residual, which becomes the sum) / root mean square · weight.
+struct Norm {
+    Kind kind;
+    int64_t rows, columns;
+    const char *x, *weight;
+    char *residual, *out;  // residual null: none
+    float eps;
+    bool plus_one;
+};
+
+}  // namespace longspan

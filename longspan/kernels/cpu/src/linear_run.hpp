@@ -1,0 +1,34 @@
+// The matrices of a layer, prepared once, and their products with few rows of activations.
+#pragma once
+
+#include <vector>
+
+#include "jobs.hpp"
+
+namespace longspan {
+
+// Matrices that share their input; with an act, each second one is gated by the one before it.
+class Linear {
+public:
+    Linear(const Level* level, Kind kind, Kind stored, int64_t columns, Act act);
+    void add(const Matrix& matrix);
+    // x [T, K]; out: where each result [T, N] goes
+    void run(int threads, int64_t rows, const char* x, char* const* out) const;
+    size_t results() const { return act_ == Act::none ? matrices_.size() : matrices_.size() / 2; }
+
+private:
+    struct Task {
+        size_t matrix;
+        int64_t from, to;
+    };
+    const Level* level_;
+    Kind kind_, stored_;
+    int64_t columns_, step_;
+    Act act_;
+    std::vector<Matrix> matrices_;
+    std::vector<Task> tasks_;
+};
+
+void rms_norm(const Level* level, const Norm& norm);
+
+}  // namespace longspan
