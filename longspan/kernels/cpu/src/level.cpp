@@ -19,10 +19,15 @@ using namespace longspan;
 
 #include "sketch.hpp"
 
+#include "prefill.hpp"
+
 namespace {
 
 bool runs() {
-#if defined(__AVX512F__)
+#if defined(__AVX512BF16__)
+    return __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512bf16") &&
+           __builtin_cpu_supports("avx512vnni");
+#elif defined(__AVX512F__)
     return __builtin_cpu_supports("x86-64-v4");
 #elif defined(__AVX2__)
     return __builtin_cpu_supports("x86-64-v3");
@@ -38,6 +43,6 @@ bool runs() {
 namespace longspan {
 
 extern const Level LEVEL;
-const Level LEVEL = {LEVEL_NAME, runs, span, span_scratch, sketch, sketch_scratch};
+const Level LEVEL = {LEVEL_NAME, runs, span, span_scratch, sketch, sketch_scratch, prefill, prefill_scratch};
 
 }  // namespace longspan
