@@ -80,12 +80,12 @@ struct TileRoom {
     int64_t size;
 
     TileRoom(const Prompt& p, int64_t rows, float* memory) {
-        memory += (16 - reinterpret_cast<uintptr_t>(memory) / sizeof(float) % 16) % 16;
+        if (memory) memory += (16 - reinterpret_cast<uintptr_t>(memory) / sizeof(float) % 16) % 16;
         many = (rows * p.group() + V::ROWS - 1) / V::ROWS * V::ROWS;
         width = ((p.page > BLOCK ? p.page : BLOCK) + CHUNK - 1) / CHUNK * CHUNK;
         int64_t used = 0;
         auto take = [&](int64_t n) {
-            float* place = memory + used;
+            float* place = memory ? memory + used : nullptr;
             used += padded(n);
             return place;
         };
@@ -259,12 +259,14 @@ struct Tiling {
     void lay(const Segment& s, int64_t n, int64_t slot) {
         const int64_t here = s.ids ? s.ids[n * p.lanes + t.lane] : n * p.lanes + t.lane;
         const int64_t bytes = page_bytes(s.kind, p.dim * p.page), ld = r.width;
-        open(s.kind, s.keys + here * bytes, p.dim, p.page, s.key_min + here * p.dim, s.key_step + here * p.dim, 1, r);
+        auto at = [](const uint16_t* scales, int64_t i) { return scales ? scales + i : nullptr; };
+        const int64_t channel = here * p.dim, token = here * p.page * s.groups;
+        open(s.kind, s.keys + here * bytes, p.dim, p.page, at(s.key_min, channel), at(s.key_step, channel), 1, r);
         if (p.half) turn_back(p, s.start + n, r.opened);
         for (int64_t d = 0; d < p.dim; d += A::UNIT)
             A::units(r.opened + d * p.page, p.page, r.keys + d / A::UNIT * ld + filled);
-        const int64_t at = here * p.page * s.groups;
-        open(s.kind, s.values + here * bytes, p.page, p.dim, s.value_min + at, s.value_step + at, s.groups, r);
+        open(s.kind, s.values + here * bytes, p.page, p.dim, at(s.value_min, token), at(s.value_step, token), s.groups,
+             r);
         for (int64_t k = 0; k < p.page; k++)  // what nobody sees may be NaN, which weight 0 would not silence
             if (slot + k < low || slot + k >= high)
                 for (int64_t d = 0; d < p.dim; d++) r.opened[k * p.dim + d] = 0.0f;
