@@ -8,7 +8,7 @@ import torch
 
 from longspan.errors import UsageError
 from longspan.kernels import cpu, paged, reference
-from longspan.kernels.work import Raw, Run, ScatteredRun, Work, WrittenRun
+from longspan.kernels.work import Raw, Run, ScatteredRun, Subset, Work, WrittenRun
 
 Backend = Callable[[Work], torch.Tensor]
 
@@ -30,4 +30,4 @@ def backend(name: str) -> Backend:
     return BACKENDS[name]
 
 
-__all__ = ["BACKENDS", "Backend", "Raw", "Run", "ScatteredRun", "Work", "WrittenRun", "backend"]
+__all__ = ["BACKENDS", "Backend", "Raw", "Run", "ScatteredRun", "Subset", "Work", "WrittenRun", "backend"]

@@ -30,7 +30,7 @@ Partial = tuple[torch.Tensor, torch.Tensor]  # outputs [G, g, R, D] and log-sum-
 
 def attend(work: Work) -> torch.Tensor:
     """Attention over pages; see `Work`."""
-    return _few(work) if work.queries.shape[0] <= FEW else _many(work)
+    return _few(work) if work.queries.shape[0] <= FEW and work.subset is None else _many(work)
 
 
 def _few(work: Work) -> torch.Tensor:
@@ -112,7 +112,8 @@ def _many(work: Work) -> torch.Tensor:
     rows, heads, dim = work.queries.shape
     g, kv_heads = work.groups, work.kv_heads
     q = work.queries.to(work.dtype).view(rows, kv_heads, g, dim).permute(1, 2, 0, 3)  # [G, g, R, D]
-    bounded = work.window is not None and work.first + rows - work.base > work.window
+    reads = work.reads()
+    bounded = reads is not None or (work.window is not None and work.first + rows - work.base > work.window)
     step = min(WINDOW_ROWS, rows) if bounded or not _fused(work) else rows
     blocks = [(r, min(r + step, rows)) for r in range(0, rows, step)]
     result: list[Partial | None] = [None] * len(blocks)
@@ -122,7 +123,13 @@ def _many(work: Work) -> torch.Tensor:
             low = work.begin if work.window is None else max(work.begin, work.first + a - work.window + 1)
             for x, y, causal in _spans(max(start, low), min(stop, work.first + b), work.first + a, bounded):
                 k, v = keys[:, x - start : y - start], values[:, x - start : y - start]
-                result[i] = _merge(result[i], _partial(work, q[:, :, a:b], k, v, work.first + a, x, causal, bounded))
+                some = None
+                if reads is not None:
+                    some = reads[:, a:b, torch.arange(x - work.base, y - work.base, device=q.device) // work.page]
+                    if not bool(some.any()):
+                        continue
+                part = _partial(work, q[:, :, a:b], k, v, work.first + a, x, causal, bounded, some)
+                result[i] = _merge(result[i], part)
     parts = []
     for done in result:
         assert done is not None, "a block of queries saw no key at all"
@@ -174,9 +181,17 @@ def _spans(low: int, high: int, first: int, bounded: bool) -> Iterator[tuple[int
 
 
 def _partial(
-    work: Work, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, first: int, start: int, causal: bool, bounded: bool
+    work: Work,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    first: int,
+    start: int,
+    causal: bool,
+    bounded: bool,
+    reads: torch.Tensor | None,
 ) -> Partial:
-    """Attention of rows at first… over keys at start…, normalised over these keys alone."""
+    """Attention of rows at first… over keys at start…, normalised over these keys alone; reads [G, R, S] or None."""
     kv_heads, g, rows, dim = q.shape
     slots = k.shape[1]
     aligned = causal and not bounded and start == first and rows == slots
@@ -187,7 +202,9 @@ def _partial(
         hidden = slot > at
         if work.window is not None:
             hidden |= slot <= at - work.window
-        mask = torch.zeros((rows, slots), dtype=torch.float32, device=q.device).masked_fill_(hidden, -torch.inf)
+        if reads is not None:
+            hidden = (hidden | ~reads)[:, None]
+        mask = torch.zeros(hidden.shape, dtype=torch.float32, device=q.device).masked_fill_(hidden, -torch.inf)
         blind = hidden.all(-1)  # rows that see none of these keys: no share in the merged result
     if not _fused(work):
         out, lse = _explicit(q, k, v, mask, aligned, work.softcap)
@@ -199,7 +216,7 @@ def _partial(
     out, lse = out.view(kv_heads, g, rows, dim), lse.view(kv_heads, g, rows)
     out = out.to(lse.dtype)
     if blind is not None and bool(blind.any()):
-        out = out.masked_fill(blind[:, None], 0.0)
+        out = out.masked_fill(blind[..., None], 0.0)
         lse = lse.masked_fill(blind, BLIND)
     return out, lse
 

@@ -27,6 +27,9 @@ def attend(work: Work) -> torch.Tensor:
     visible = (slot <= at) & (slot >= work.begin)
     if work.window is not None:
         visible &= slot > at - work.window
+    reads = work.reads()
+    if reads is not None:
+        visible = visible & reads.repeat_interleave(work.page, 2).repeat_interleave(work.groups, 0)  # [H, R, slots]
     scores = torch.einsum("rhd,hsd->hrs", queries, keys)
     if work.softcap is not None:
         scores = work.softcap * torch.tanh(scores / work.softcap)
@@ -36,5 +39,5 @@ def attend(work: Work) -> torch.Tensor:
         weights = torch.softmax(torch.cat([scores, sinks], -1), -1)[..., :-1]
     else:
         weights = torch.softmax(scores, -1)
-    values = values.masked_fill(~visible.any(0)[None, :, None], 0)
+    values = values.masked_fill(~visible.flatten(0, -2).any(0)[None, :, None], 0)
     return torch.einsum("hrs,hsd->rhd", weights, values).to(work.queries.dtype)

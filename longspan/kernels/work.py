@@ -88,6 +88,18 @@ class ScatteredRun:
 
 
 @dataclasses.dataclass(frozen=True)
+class Subset:
+    """Pages that queries read, where they do not read all: one choice for each lane and block of queries.
+
+    rows: B, queries in a block. pages [G, ⌈R/B⌉, N] bool: which pages each block reads, of those its queries see. From
+    the page that holds a block's first query on, it reads all of them, whatever is said here.
+    """
+
+    rows: int
+    pages: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
 class Work:
     """R consecutive queries over N consecutive pages of one sequence in one layer.
 
@@ -107,6 +119,7 @@ class Work:
     window: the query at p sees keys k with p − window < k ≤ p; None: all k ≤ p from `begin` on.
     softcap: scores become softcap·tanh(score/softcap) (Gemma 2).
     sinks [H]: logits of learned sinks, which take part in the softmax and carry no value (gpt-oss).
+    subset: which pages the queries read; None: all.
 
     Queries come in float32 whatever the cache holds, so that they are rounded once, after the last turn. A backend
     returns [R, H, D] in the dtype of the queries.
@@ -125,6 +138,7 @@ class Work:
     window: int | None = None
     softcap: float | None = None
     sinks: torch.Tensor | None = None
+    subset: Subset | None = None
 
     @property
     def pages(self) -> int:
@@ -135,3 +149,12 @@ class Work:
     def groups(self) -> int:
         """Query heads per KV head."""
         return self.queries.shape[1] // self.kv_heads
+
+    def reads(self) -> torch.Tensor | None:
+        """[G, R, N] bool: the pages that each query reads by `subset`; None: all that it sees."""
+        if self.subset is None:
+            return None
+        size, blocks = self.subset.rows, self.subset.pages.shape[1]
+        last = self.base + self.page * (1 + torch.arange(self.pages, device=self.subset.pages.device))
+        own = last > self.first + size * torch.arange(blocks, device=last.device)[:, None]
+        return (self.subset.pages | own).repeat_interleave(size, 1)[:, : self.queries.shape[0]]

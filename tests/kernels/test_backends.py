@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longspan.errors import UsageError
-from longspan.kernels import Raw, ScatteredRun, Work, WrittenRun, cpu, paged, reference
+from longspan.kernels import Raw, ScatteredRun, Subset, Work, WrittenRun, cpu, paged, reference
 from longspan.kernels import backend as backend_named
 
 COMPILED = [f"cpu:{name}" for name in cpu.levels()] or ["cpu"]
@@ -53,6 +53,7 @@ def scattered(keys: torch.Tensor, values: torch.Tensor) -> ScatteredRun:
 def work(
     *, rows=1, pages=3, g=2, kv_heads=2, dim=16, page=16, rotated=None, offset=5, window=None, softcap=None,
     sinks=False, begin=None, split=0, opened=False, dtype=torch.float32, seed=0,
+    subset=None,
 ) -> Work:  # fmt: skip
     """Random queries whose last row stands at `offset` of the last page; slots that hold nothing are NaN keys."""
     r = torch.Generator().manual_seed(seed)
@@ -88,6 +89,7 @@ def work(
         window=window,
         softcap=softcap,
         sinks=torch.randn(g * kv_heads, generator=r) if sinks else None,
+        subset=subset and Subset(subset, torch.rand(kv_heads, -(-rows // subset), pages, generator=r) < 0.5),
     )
 
 
@@ -124,6 +126,11 @@ CASES = [
     {"rows": 3, "pages": 5, "opened": True, "begin": -13, "sinks": True, "softcap": 3.0},
     {"rows": 40, "split": 5, "pages": 7, "opened": True},
     {"rows": 40, "split": 5, "pages": 7, "opened": True, "window": 30},
+    {"rows": 1, "pages": 7, "subset": 1},
+    {"rows": 40, "pages": 9, "subset": 16},
+    {"rows": 300, "pages": 24, "subset": 64, "window": 90, "sinks": True},
+    {"rows": 50, "pages": 12, "subset": 7, "softcap": 3.0, "begin": -170, "opened": True, "split": 6},
+    {"rows": 400, "pages": 9, "page": 64},
     *({"rows": rows, "g": g, "kv_heads": kv} for rows in (1, 12) for g, kv in ((1, 1), (1, 4), (3, 2), (8, 1), (4, 2))),
     *({"rows": rows, "dim": dim} for rows in (1, 12) for dim in (64, 80, 96, 128, 256)),
     *({"rows": rows, "page": page, "pages": 5} for rows in (1, 30) for page in (32, 64, 128)),
@@ -203,6 +210,25 @@ def test_sinks_take_weight_and_the_causal_bound_holds_with_them(name: str):
     values[-1, :, 5] += 100.0  # the last token
     changed = backend(name)(dataclasses.replace(w, runs=[WrittenRun(w.runs[0].keys, values)]))
     assert torch.equal(changed[:-1], backend(name)(w)[:-1])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_subset_reads_what_it_names_and_its_own_pages(name: str):
+    """Nothing chosen: what stands from the block's first query on. One page chosen: that page matters, no other."""
+    w = work(rows=32, pages=6, offset=15)  # queries on the last two pages, a block each
+    pages = torch.zeros(2, 2, 6, dtype=torch.bool)
+    none = backend(name)(dataclasses.replace(w, subset=Subset(16, pages)))
+    run = WrittenRun(w.runs[0].keys[-1:], w.runs[0].values[-1:])
+    assert w.cos is not None and w.sin is not None  # noqa: PT018
+    own = dataclasses.replace(w, queries=w.queries[16:], first=0, base=0, runs=[run], cos=w.cos[-1:], sin=w.sin[-1:])
+    assert torch.allclose(none[16:], backend(name)(own), atol=2e-6)
+    pages[0, 1, 2] = True
+    one = backend(name)(dataclasses.replace(w, subset=Subset(16, pages)))
+    assert torch.equal(one[:16], none[:16])
+    assert torch.equal(one[:, 2:], none[:, 2:])
+    assert (one[16:, :2] - none[16:, :2]).abs().amax(-1).min() > 1e-4
+    w.runs[0].values[[0, 1, 3]] += 100.0
+    assert torch.equal(backend(name)(dataclasses.replace(w, subset=Subset(16, pages)))[16:], one[16:])
 
 
 def test_an_unknown_backend_is_refused_with_the_list():

@@ -19,7 +19,7 @@ from longspan.cache.formats.int4 import Int4
 from longspan.cache.formats.int8 import Int8
 from longspan.cache.runs import SealedRun
 from longspan.errors import UsageError
-from longspan.kernels import BACKENDS, Work, WrittenRun, backend, cpu, paged, reference
+from longspan.kernels import BACKENDS, Subset, Work, WrittenRun, backend, cpu, paged, reference
 from longspan.kernels.cpu import native
 
 needs_compiled = pytest.mark.skipif(cpu.NATIVE is None, reason=cpu.why_none())
@@ -42,9 +42,11 @@ class Store:
 
 
 def work(
-    format, *, rows=1, pages=5, written=1, g=2, kv_heads=2, dim=64, page=16, offset=5, in_file=False, seed=0, **more
+    format, *, rows=1, pages=5, written=1, g=2, kv_heads=2, dim=64, page=16, offset=5, in_file=False, seed=0,
+    subset=None, **more,
 ) -> Work:  # fmt: skip
-    """`pages` sealed ones, and `written` that are not, the last of them with slots that hold NaN."""
+    """`pages` sealed ones, and `written` that are not, the last of them with slots that hold NaN. subset: rows of a
+    block, each of which reads about half of the pages."""
     r = torch.Generator().manual_seed(seed)
     keys = torch.randn(pages + written, kv_heads, dim, page, generator=r) + 3 * torch.randn(dim, 1, generator=r)
     values = torch.randn(pages + written, kv_heads, page, dim, generator=r)
@@ -69,6 +71,7 @@ def work(
         dtype=torch.float32,
         cos=angle.cos(),
         sin=angle.sin(),
+        subset=subset and Subset(subset, torch.rand(kv_heads, -(-rows // subset), pages + written, generator=r) < 0.5),
         **more,
     )
 
@@ -93,6 +96,15 @@ CASES = [
     *({"g": g, "kv_heads": 1} for g in range(1, 9)),
     *({"dim": dim, "page": page} for dim in (16, 80, 96, 128, 256) for page in (32, 64)),
     {"rows": 5, "dim": 80, "page": 128},
+    {"rows": 9, "pages": 0, "written": 2},
+    {"rows": 70, "g": 3, "offset": 9},
+    {"rows": 200, "pages": 37, "in_file": True, "kv_heads": 3},
+    {"rows": 90, "pages": 9, "window": 37, "in_file": True},
+    {"rows": 33, "begin": -70, "softcap": 5.0, "sinks": torch.tensor([1.0, -2.0, 0.5, 3.0])},
+    {"rows": 11, "pages": 300, "page": 64, "kv_heads": 1, "g": 1},
+    *({"rows": 13 + g, "g": g, "kv_heads": 1, "subset": 4} for g in range(1, 9)),
+    *({"rows": 9, "dim": dim, "page": page} for dim in (16, 80, 96, 128, 256) for page in (32, 64, 128)),
+    {"rows": 120, "pages": 20, "window": 150, "subset": 16, "in_file": True},
 ]
 
 
@@ -110,11 +122,48 @@ def test_sealed_pages_are_read_as_they_open(format, case: dict, instructions: st
 
 
 @needs_compiled
+@pytest.mark.parametrize("instructions", cpu.levels() or [None])
+@pytest.mark.parametrize("format", [Int8(16), Int4(16), Fp8(16), None], ids=str)
+def test_bfloat16_products_stay_within_their_rounding(format, instructions: str):
+    """Keys, queries and weights are rounded to it; everything else is float32."""
+    for case in ({"rows": 150, "pages": 40, "g": 3}, {"rows": 70, "dim": 80, "softcap": 4.0, "window": 77}):
+        w = work(format or Int8(16), **{**case, "pages": case.get("pages", 9) if format else 0, "written": 12})
+        last = w.runs[-1]
+        assert isinstance(last, WrittenRun)
+        written = WrittenRun(last.keys.bfloat16(), last.values.bfloat16())
+        right = expected(dataclasses.replace(w, runs=[*w.runs[:-1], written]))
+        runs = [dataclasses.replace(run, dtype=torch.bfloat16) for run in w.runs[:-1]]
+        got = cpu.attend(dataclasses.replace(w, runs=[*runs, written], dtype=torch.bfloat16), instructions)
+        assert (got - right).abs().max() < 0.03
+        assert (got - right).square().mean().sqrt() < 0.003
+
+
+@needs_compiled
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_scores_that_rise_and_fall_keep_their_weights(dtype: torch.dtype):
+    """The running maximum is raised late, in the middle of what is laid out together, or never again."""
+    for order in (1, -1):
+        w = work(Int8(), pages=0, written=9, rows=20, dim=16)
+        last = w.runs[-1]
+        assert isinstance(last, WrittenRun)
+        keys = torch.where(last.keys.isnan(), last.keys, order * torch.linspace(-6, 6, 9)[:, None, None, None])
+        for cap in (1.0, 40.0):
+            q = torch.full_like(w.queries, cap / 16) * (1 + torch.arange(20)[:, None, None] / 20)
+            x = dataclasses.replace(
+                w, queries=q, cos=None, sin=None, dtype=dtype,
+                runs=[WrittenRun(keys.to(dtype), last.values.to(dtype))],
+            )  # fmt: skip
+            got = cpu.attend(x)
+            assert torch.allclose(got, expected(x), atol=1e-5 if dtype == torch.float32 else 0.04)
+
+
+@needs_compiled
 @settings(max_examples=60, deadline=None)
 @given(
-    format=st.sampled_from(FORMATS), rows=st.integers(1, 8), pages=st.integers(0, 20), written=st.integers(1, 9),
-    offset=st.integers(0, 15), g=st.integers(1, 8), window=st.none() | st.integers(1, 200), in_file=st.booleans(),
-    dim=st.sampled_from([32, 64, 128]), seed=st.integers(0, 99),
+    format=st.sampled_from(FORMATS), rows=st.integers(1, 8) | st.integers(9, 120), pages=st.integers(0, 20),
+    written=st.integers(1, 9), offset=st.integers(0, 15), g=st.integers(1, 8), window=st.none() | st.integers(1, 200),
+    subset=st.none() | st.integers(1, 40), in_file=st.booleans(), dim=st.sampled_from([32, 64, 128]),
+    seed=st.integers(0, 99),
 )  # fmt: skip
 def test_any_shape_equals_the_reference(format, rows, pages, written, offset, **case):
     rows = min(rows, (written + pages - 1) * 16 + offset + 1)
@@ -125,13 +174,14 @@ def test_any_shape_equals_the_reference(format, rows, pages, written, offset, **
 
 @needs_compiled
 def test_threads_change_nothing():
-    w = work(Int8(), pages=70, kv_heads=3)
-    alone = cpu.attend(w)
-    try:
-        torch.set_num_threads(3)
-        assert all(torch.equal(cpu.attend(w), alone) for _ in range(20))
-    finally:
-        torch.set_num_threads(1)
+    for rows in (1, 300):
+        w = work(Int8(), rows=rows, pages=70, kv_heads=3)
+        alone = cpu.attend(w)
+        try:
+            torch.set_num_threads(3)
+            assert all(torch.equal(cpu.attend(w), alone) for _ in range(20))
+        finally:
+            torch.set_num_threads(1)
 
 
 @needs_compiled
@@ -150,19 +200,22 @@ def test_a_child_process_has_threads_of_its_own():
 @needs_compiled
 def test_a_number_that_is_none_reaches_the_result():
     """A broken layer must be noticed."""
-    w = work(Int8(), pages=2, written=2)
-    last = w.runs[-1]
-    assert isinstance(last, WrittenRun)
-    last.keys[0, 0, 3, 4] = torch.nan
-    out = cpu.attend(w)
-    assert out[:, :2].isnan().all()
-    assert out[:, 2:].isfinite().all()
+    for rows in (1, 9):
+        w = work(Int8(), rows=rows, pages=2, written=2)
+        last = w.runs[-1]
+        assert isinstance(last, WrittenRun)
+        last.keys[0, 0, 3, 4] = torch.nan
+        out = cpu.attend(w)
+        assert out[:, :2].isnan().all()
+        assert out[:, 2:].isfinite().all()
 
 
 def test_what_is_left_to_torch_is_named():
-    w = work(Int8(), rows=9)
-    assert cpu.why_not(w) == "9 rows; 8 are the most"
-    assert torch.equal(cpu.attend(w), paged.attend(w))
+    for rows in (3, 9):
+        w = work(Int8(24), rows=rows, dim=24, offset=15)
+        assert "no multiples of 16" in str(cpu.why_not(w))
+        assert torch.equal(cpu.attend(w), paged.attend(w))
+    w = work(Int8())
     assert "float64" in str(cpu.why_not(dataclasses.replace(w, queries=w.queries[:1].double())))
     assert "no multiples of 16" in str(cpu.why_not(dataclasses.replace(w, queries=w.queries[:1, :, :24])))
     assert "meta" in str(cpu.why_not(dataclasses.replace(w, queries=w.queries[:1].to("meta"))))

@@ -68,6 +68,49 @@ def place(
     page_values: int,
     out: int,
 ) -> None: ...
+class Prefill:
+    def __init__(
+        self,
+        level: int,
+        threads: int,
+        queries: int,
+        rows: int,
+        heads: int,
+        lanes: int,
+        dim: int,
+        page: int,
+        first: int,
+        base: int,
+        begin: int,
+        window: int,
+        half: int,
+        cos: int,
+        sin: int,
+        softcap: float,
+        narrow: bool,
+        sinks: int,
+        chosen: int,
+        chosen_rows: int,
+        pages: int,
+        out: int,
+    ) -> None: ...
+    def add(
+        self,
+        kind: int,
+        start: int,
+        pages: int,
+        ids: int,
+        keys: int,
+        values: int,
+        key_min: int,
+        key_step: int,
+        value_min: int,
+        value_step: int,
+        groups: int,
+    ) -> None: ...
+    def read(self) -> None: ...
+    def finish(self) -> None: ...
+
 def sketch(
     level: int,
     threads: int,

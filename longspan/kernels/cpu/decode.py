@@ -9,8 +9,6 @@ from longspan.kernels import paged
 from longspan.kernels.cpu.native import NATIVE, level
 from longspan.kernels.work import Raw, Work
 
-FEW = paged.FEW
-"""Rows up to which these kernels serve; more are read by torch's flash attention."""
 UNIT = 16
 """Slots and channels come in multiples of so many: what a vector holds."""
 
@@ -35,29 +33,27 @@ def attend(work: Work, instructions: str | None = None) -> Tensor:
         queries.data_ptr(),
         *(rows, heads, work.kv_heads, dim, work.page),
         *(work.first, work.base, max(work.begin, work.base), work.window or 0),
-        *(half, _at(cos), _at(sin)),
+        *(half, address(cos), address(sin)),
         work.softcap or 0.0,
     )
     held, start = [], 0
     for run in work.runs:
         for raw in run.raw():
             if raw.pages:
-                decode.add(*_operands(raw, start, dim))
+                decode.add(*operands(raw, start, dim))
             if raw.fleeting:
                 decode.read()
             else:
                 held.append(raw)
             start += raw.pages
     out = torch.empty((rows, heads, dim))
-    decode.finish(_at(sinks), out.data_ptr())
+    decode.finish(address(sinks), out.data_ptr())
     return out.to(work.queries.dtype)
 
 
 def why_not(work: Work) -> str | None:
     """What of this work is not for these kernels; None: nothing."""
-    rows, _, dim = work.queries.shape
-    if rows > FEW:
-        return f"{rows} rows; {FEW} are the most"
+    dim = work.queries.shape[-1]
     if work.queries.device.type != "cpu":
         return f"it lies on {work.queries.device}"
     if work.dtype not in DENSE or work.queries.dtype == torch.float64:
@@ -67,17 +63,17 @@ def why_not(work: Work) -> str | None:
     return None
 
 
-def _operands(raw: Raw, start: int, dim: int) -> tuple[int, ...]:
-    """What `Decode.add` takes. start: number of the first page."""
+def operands(raw: Raw, start: int, dim: int) -> tuple[int, ...]:
+    """What `add` takes of the compiled classes. start: number of the first page."""
     kind = DENSE[raw.buffers["keys"].dtype] if raw.format == "dense" else CODED[raw.format]
     for name, buffer in raw.buffers.items():
         assert buffer.is_contiguous(), f"{name} of {raw.format} pages"
     assert raw.ids is None or (raw.ids.is_contiguous() and raw.ids.dtype == torch.int64), "ids of pages"
     names = ("keys", "values", "key_min", "key_step", "value_min", "value_step")
-    places = [_at(raw.buffers.get(name)) for name in names]
+    places = [address(raw.buffers.get(name)) for name in names]
     groups = raw.buffers["value_min"].shape[-1] if kind in CODED.values() else 1
-    return (kind, start, raw.pages, _at(raw.ids), *places, groups)
+    return (kind, start, raw.pages, address(raw.ids), *places, groups)
 
 
-def _at(tensor: Tensor | None) -> int:
+def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()

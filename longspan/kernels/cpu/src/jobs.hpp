@@ -51,6 +51,31 @@ struct Sketch {
     float* out;  // [B, R, N]
 };
 
+// Attention of R consecutive queries, many of them, of one sequence in one layer; positions count as in `Work`.
+struct Prompt {
+    const float* queries;  // [R, H, D]
+    int64_t rows, heads, lanes, dim, page, half;
+    int64_t first, base, begin, window;  // window 0: none
+    const float *cos, *sin;              // [N, half]; half 0: nothing is rotated
+    float softcap;                       // 0: none
+    bool narrow;                         // products may be of bfloat16 numbers, summed in float32
+    const float* sinks;                  // [H] or null
+    const uint8_t* chosen;               // [lanes, blocks of `chosen_rows` rows, N]: pages that are read; null: all
+    int64_t chosen_rows, pages;
+    float* out;             // [R, H, D]; before the last reading, sums that are not divided yet
+    float *tops, *totals;   // [R, H], between readings
+
+    int64_t group() const { return heads / lanes; }
+};
+
+// Rows from…to of a lane, over some of the pages, in the order of the text.
+struct Tile {
+    int64_t lane, from, to;
+    const Segment* segments;
+    int64_t count;
+    bool first, last;  // reading
+};
+
 // One compiled version of everything.
 struct Level {
     const char* name;
@@ -60,6 +85,8 @@ struct Level {
     size_t (*span_scratch)(const Attention&);                                 // floats
     void (*sketch)(const Sketch&, int64_t from, int64_t to, float* scratch);  // pages, counted lane by lane
     size_t (*sketch_scratch)(const Sketch&);
+    void (*prefill)(const Prompt&, const Tile&, float* scratch);
+    size_t (*prefill_scratch)(const Prompt&, int64_t rows);  // of a tile
     size_t (*linear_packed)(const Few&);  // bytes
     void (*linear_pack)(const Few&);
     void (*linear)(const Few&, const Matrix* gate, Act, const Matrix&, int64_t from, int64_t to, char* out);

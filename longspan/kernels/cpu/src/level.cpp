@@ -20,6 +20,7 @@ using namespace longspan;
 #include "sketch.hpp"
 
 #include "linear.hpp"
+#include "prefill.hpp"
 
 namespace {
 
@@ -43,9 +44,9 @@ bool runs() {
 namespace longspan {
 
 extern const Level LEVEL;
-const Level LEVEL = {LEVEL_NAME,     runs,
-                     span,           span_scratch,
-                     sketch,         sketch_scratch,
-                     few_rows::packed, few_rows::pack, few_rows::linear, few_rows::rms_norm};
+const Level LEVEL = {LEVEL_NAME,       runs,           span,
+                     span_scratch,     sketch,         sketch_scratch,
+                     prefill,          prefill_scratch, few_rows::packed,
+                     few_rows::pack,   few_rows::linear, few_rows::rms_norm};
 
 }  // namespace longspan

@@ -7,6 +7,7 @@
 
 #include "linear_run.hpp"
 #include "place.hpp"
+#include "prompt.hpp"
 #include "run.hpp"
 
 namespace nb = nanobind;
@@ -23,6 +24,14 @@ const Level* level(size_t index) {
     static const std::vector<const Level*> found = available();
     if (index >= found.size()) throw std::out_of_range("no such instruction set on this processor");
     return found[index];
+}
+
+template <class T>
+void add(T& self, int kind, int64_t start, int64_t pages, uintptr_t ids, uintptr_t keys, uintptr_t values,
+         uintptr_t key_min, uintptr_t key_step, uintptr_t value_min, uintptr_t value_step, int64_t groups) {
+    self.add({static_cast<Kind>(kind), pages, at<const int64_t>(ids), at<const char>(keys), at<const char>(values),
+              at<const uint16_t>(key_min), at<const uint16_t>(key_step), at<const uint16_t>(value_min),
+              at<const uint16_t>(value_step), groups, start});
 }
 
 }  // namespace
@@ -42,13 +51,7 @@ NB_MODULE(_native, m) {
                                    {at<const float>(queries), rows, heads, lanes, dim, page, half, first, base, begin,
                                     window, at<const float>(cos), at<const float>(sin), softcap});
              })
-        .def("add",
-             [](Decode& self, int kind, int64_t start, int64_t pages, uintptr_t ids, uintptr_t keys, uintptr_t values,
-                uintptr_t key_min, uintptr_t key_step, uintptr_t value_min, uintptr_t value_step, int64_t groups) {
-                 self.add({static_cast<Kind>(kind), pages, at<const int64_t>(ids), at<const char>(keys),
-                           at<const char>(values), at<const uint16_t>(key_min), at<const uint16_t>(key_step),
-                           at<const uint16_t>(value_min), at<const uint16_t>(value_step), groups, start});
-             })
+        .def("add", add<Decode>)
         .def("read", &Decode::read, nb::call_guard<nb::gil_scoped_release>())
         .def(
             "finish",
@@ -66,6 +69,21 @@ NB_MODULE(_native, m) {
                         at<const float>(query_cos), at<const float>(query_sin), scale, at<const int64_t>(pages),
                         at<const int64_t>(places), place_lane, at<char>(page_keys), at<char>(page_values), at<float>(out)});
     });
+    nb::class_<Prefill>(m, "Prefill")
+        .def("__init__",
+             [](Prefill* self, size_t index, int threads, uintptr_t queries, int64_t rows, int64_t heads, int64_t lanes,
+                int64_t dim, int64_t page, int64_t first, int64_t base, int64_t begin, int64_t window, int64_t half,
+                uintptr_t cos, uintptr_t sin, float softcap, bool narrow, uintptr_t sinks, uintptr_t chosen,
+                int64_t chosen_rows, int64_t pages, uintptr_t out) {
+                 new (self) Prefill(level(index), threads,
+                                    {at<const float>(queries), rows, heads, lanes, dim, page, half, first, base, begin,
+                                     window, at<const float>(cos), at<const float>(sin), softcap, narrow,
+                                     at<const float>(sinks), at<const uint8_t>(chosen), chosen_rows, pages,
+                                     at<float>(out), nullptr, nullptr});
+             })
+        .def("add", add<Prefill>)
+        .def("read", &Prefill::read, nb::call_guard<nb::gil_scoped_release>())
+        .def("finish", &Prefill::finish, nb::call_guard<nb::gil_scoped_release>());
     m.def(
         "sketch",
         [](size_t index, int threads, uintptr_t queries, int64_t lanes, int64_t rows, int64_t pages, int64_t dim,

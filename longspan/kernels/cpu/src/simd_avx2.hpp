@@ -59,6 +59,9 @@ struct V {
     static F spread(const float* w, int log) {
         return _mm256_permutevar8x32_ps(load(w), _mm256_srl_epi32(lanes(), _mm_cvtsi32_si128(log)));
     }
+    static bool above(F x, float limit) {  // any of them
+        return _mm256_movemask_ps(_mm256_cmp_ps(x, set(limit), _CMP_GT_OQ)) != 0;
+    }
     static float most(F x) {
         __m128 a = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
         a = _mm_max_ps(a, _mm_movehl_ps(a, a));

@@ -63,6 +63,7 @@ struct V {
         const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         return _mm512_permutexvar_ps(_mm512_srl_epi32(lanes, _mm_cvtsi32_si128(log)), load(w));
     }
+    static bool above(F x, float limit) { return _mm512_cmp_ps_mask(x, set(limit), _CMP_GT_OQ) != 0; }  // any of them
     static float most(F x) { return _mm512_reduce_max_ps(x); }
     static float sum(F x) { return _mm512_reduce_add_ps(x); }
 };

@@ -62,6 +62,9 @@ struct V {
     }
     // w[0], … each 2^log times
     static F spread(const float* w, int log) { return F{w[0], w[1 >> log], w[2 >> log], w[3 >> log]}; }
+    static bool above(F x, float limit) {  // any of them
+        return x[0] > limit || x[1] > limit || x[2] > limit || x[3] > limit;
+    }
     static float most(F x) {
         float a = x[0] > x[1] ? x[0] : x[1], b = x[2] > x[3] ? x[2] : x[3];
         return a > b ? a : b;
