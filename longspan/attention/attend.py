@@ -14,7 +14,7 @@ from transformers import AttentionInterface
 
 from longspan.attention import kept, select
 from longspan.attention.kept_pages import LaneReader
-from longspan.attention.step import Cosine, Step
+from longspan.attention.step import Cosine, Step, Trial
 from longspan.cache.pool import Pool
 from longspan.kernels import cpu
 from longspan.kernels.work import Work
@@ -35,7 +35,7 @@ def attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    step: Step,
+    step: Step | Trial,
     scaling: float,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -53,6 +53,8 @@ def attend(
         return handle_torch_function(  # type: ignore[no-any-return]
             attend, (query, key, value), module, query, key, value, None, step=step, scaling=scaling, **given
         )
+    if isinstance(step, Trial):
+        return step.attend(query, key, value), None
     layer: int = module.layer_idx  # type: ignore[assignment]
     number, index = step.place[layer]
     window = None if number is None else step.segments[0].sequence.groups[number].window

@@ -45,6 +45,16 @@ class Reading:
     distances: Mapping[str, Cosine]
 
 
+class Trial:
+    """In place of a step, where the model is only looked at: no sequence, no cache."""
+
+    @staticmethod
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Of the shape of attention, and made of all three."""
+        groups = query.shape[1] // key.shape[1]
+        return (query + (key + 0.5 * value).repeat_interleave(groups, 1)).transpose(1, 2).contiguous()
+
+
 class Step:
     """Segments packed in one row of T tokens, with everything that layers share computed once.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import contextlib
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from typing import Any
 
@@ -10,28 +11,42 @@ import torch
 
 from longspan.attention.attend import attend
 from longspan.attention.placement import Placement
-from longspan.attention.step import Segment, Step
+from longspan.attention.step import Segment, Step, Trial
 from longspan.errors import DoesNotFit, NumericalError
 from longspan.kernels import Backend
-from longspan.model.program import Program, record
+from longspan.model.program import Differs, Program, record
 
 
-FORMS = 64
-"""Row lengths whose programs are kept."""
-SEEN = "a row of this length was seen once"
+@contextlib.contextmanager
+def _memory(what: str) -> Iterator[None]:
+    """Memory that the system refuses is one clear error."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if "alloc" in str(error) or "out of memory" in str(error).lower() or isinstance(error, MemoryError):
+            raise DoesNotFit(f"memory: {what}") from error
+        raise
 
 
 class Forward:
     """Runs the Hugging Face model, unchanged, with our attention.
 
-    ropes: the rope key of each layer, None where a layer rotates nothing. placement: see `Step`.
+    ropes: the rope key of each layer, None where a layer rotates nothing. placement: see `Step`. program: what the model
+    does as a flat list of calls, which holds its weights as they were; None: the model's own code runs, and
+    `why_no_program` says why.
     """
 
     def __init__(self, model: Any, ropes: Seq[str | None], backend: Backend, placement: Placement) -> None:
         self.model, self.ropes, self.backend, self.placement = model, tuple(ropes), backend, placement
         self._finite: torch.Tensor | None = None
-        self._programs: OrderedDict[tuple[int, int], Program | str] = OrderedDict()
         model.base_model.register_forward_hook(self._look)
+        self.program: Program | None = None
+        self.why_no_program: str | None = "only on CPUs"
+        if next(model.parameters()).is_cpu:
+            try:
+                self.program, self.why_no_program = self._record(), None
+            except Differs as error:
+                self.why_no_program = str(error)
 
     def _look(self, _module: Any, _args: Any, output: Any) -> None:
         self._finite = torch.isfinite(output.last_hidden_state).all()
@@ -45,44 +60,36 @@ class Forward:
         step = Step(segments, self.ropes, self.backend, self.placement)
         device = step.pool.device
         row = torch.tensor([ids], dtype=torch.long, device=device)
-        try:
+        with _memory(f"a step of {len(ids)} tokens was refused memory by the system; give a smaller chunk"):
             logits = self._run(row, torch.tensor(keep, dtype=torch.long, device=device), step)
-        except (RuntimeError, MemoryError) as error:
-            if "alloc" in str(error) or "out of memory" in str(error).lower() or isinstance(error, MemoryError):
-                raise DoesNotFit(
-                    f"memory: a step of {len(ids)} tokens was refused memory by the system; give a smaller chunk"
-                ) from error
-            raise
         if self._finite is not None and not bool(self._finite):
-            self._programs.clear()
             raise NumericalError(self._blame(row, step))
         if not bool(torch.isfinite(logits.sum())):  # one pass; any NaN or Inf shows in the sum
             raise NumericalError("the output head gave NaN or Inf; the checkpoint's weights are damaged or overflow")
         return logits
 
-    def _run(self, row: torch.Tensor, keep: torch.Tensor, step: Step) -> torch.Tensor:
-        """The model's own code the first time that a row has this length; written down the second time, and from then
-        on only what was written down."""
-        form = row.shape[1], keep.shape[0]
-        places = torch.zeros_like(row)  # a constant of the program
-        program = self._programs.pop(form, None)
-        self._programs[form] = SEEN if program is None else program
-        while len(self._programs) > FORMS:
-            self._programs.popitem(last=False)
-        if isinstance(program, Program):
-            logits, self._finite = program(step, row, keep)
-            return logits
-        if program == SEEN:
-            (logits, _), self._programs[form] = record(
-                lambda *x: self._model(*x, step, places), (row, keep), attend, "step"
-            )
-            return logits
-        return self._model(row, keep, step, places)[0]
+    def _run(self, row: torch.Tensor, keep: torch.Tensor, step: Step | Trial) -> torch.Tensor:
+        if self.program is None:
+            logits, self._finite = self._model(row, keep, step)
+        else:
+            logits, self._finite = self.program(lambda *x, **k: attend(*x, **k, step=step), row, keep)
+        return logits
 
-    def _model(
-        self, row: torch.Tensor, keep: torch.Tensor, step: Step, places: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _record(self) -> Program:
+        """What the model does with a row, without its code. Raises Differs."""
+        device = next(self.model.parameters()).device
+        vocab = self.model.get_input_embeddings().weight.shape[0]
+
+        def trial(tokens: int, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.arange(tokens, device=device)[None] % vocab, torch.arange(tokens, device=device)[-kept:]
+
+        nowhere = Trial()
+        with torch.inference_mode(), _memory("a step of a few tokens was refused memory by the system"):
+            return record(lambda *x: self._model(*x, nowhere), trial, attend, ("step", nowhere))
+
+    def _model(self, row: torch.Tensor, keep: torch.Tensor, step: Step | Trial) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits, and whether the last hidden states are finite."""
+        places = torch.zeros((1, row.shape[1]), dtype=torch.long, device=row.device)
         output = self.model(input_ids=row, position_ids=places, use_cache=False, step=step, logits_to_keep=keep)
         assert self._finite is not None
         return output.logits[0].float(), self._finite
@@ -101,7 +108,7 @@ class Forward:
 
         hooks = [layer.register_forward_hook(watch(i)) for i, layer in enumerate(self.model.base_model.layers)]
         try:
-            self._model(row, torch.zeros(1, dtype=torch.long, device=row.device), step, torch.zeros_like(row))
+            self._model(row, torch.zeros(1, dtype=torch.long, device=row.device), step)
         finally:
             for hook in hooks:
                 hook.remove()

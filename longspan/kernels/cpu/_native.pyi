@@ -68,6 +68,7 @@ def place(
     page_values: int,
     out: int,
 ) -> None: ...
+
 class Prefill:
     def __init__(
         self,

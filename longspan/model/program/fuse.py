@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import torch
 
 from longspan.kernels.rows import Gate, GatedLinear, Linears, Norm
@@ -65,7 +64,12 @@ class Fuser:
             user = self._only(last.out)
             if user is not None and user.name in CAST and self._same(user.out, x):
                 last = user
-            elif user is not None and weight is None and user.name in TIMES and (w := self._weight(user, last.out)) is not None:
+            elif (
+                user is not None
+                and weight is None
+                and user.name in TIMES
+                and (w := self._weight(user, last.out)) is not None
+            ):
                 last, weight = user, w
             else:
                 break
@@ -184,5 +188,3 @@ def _values(call: Call) -> set[int]:
 
 def fuse(calls: list[Call], forms: list[Form], outputs: list[int]) -> list[Call]:
     return Fuser(calls, forms, outputs).fuse()
-
-
