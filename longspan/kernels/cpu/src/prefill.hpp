@@ -1,5 +1,5 @@
 // Attention of many rows: pages are opened, turned to the reference page and laid out for the products once, and all
-// rows of a tile run over them. Scores stay in registers until they are weights; a running softmax joins the pages.
+// rows of a tile run over them. Scores never leave the nearest cache; a running softmax joins the pages.
 #pragma once
 
 namespace {
@@ -46,8 +46,9 @@ struct Brain {
         return _mm512_scalef_ps(p, x);
     }
     static void units(const float* row, int64_t n, float* out) {
-        alignas(64) static constexpr uint16_t turns[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                           8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+        alignas(64) static constexpr uint16_t turns[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                           21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                           11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
         const __m512i order = _mm512_load_si512(turns);
         for (int64_t i = 0; i < n; i += V::W) {
             __m512bh both = _mm512_cvtne2ps_pbh(V::load(row + n + i), V::load(row + i));
@@ -114,7 +115,8 @@ inline void open(Kind kind, const char* from, int64_t rows, int64_t n, const uin
                  int64_t groups, const TileRoom& r) {
     const int64_t all = rows * n;
     if (kind == Kind::f32)
-        for (int64_t i = 0; i < all; i += V::W) V::store(r.opened + i, V::load(reinterpret_cast<const float*>(from) + i));
+        for (int64_t i = 0; i < all; i += V::W)
+            V::store(r.opened + i, V::load(reinterpret_cast<const float*>(from) + i));
     if (kind == Kind::bf16)
         for (int64_t i = 0; i < all; i += V::W)
             V::store(r.opened + i, V::bf16(reinterpret_cast<const uint16_t*>(from) + i));
