@@ -1,10 +1,12 @@
-"""Attention of one new token alone, and the scores of a selection: compiled kernels beside torch, in one run.
+"""Attention of one new token or of a chunk of them, and the scores of a selection: compiled kernels beside torch.
 
-    python benchmarks/kernels.py [--tokens 16384] [--layers 30] [--times 9] [--threads N]
+    python benchmarks/kernels.py [--parts decode,prefill,sketch] [--tokens 16384] [--layers 30] [--times 9]
 
-For each format: milliseconds, the bytes that the keys and values take, and which share of the memory bandwidth that
-is; the bandwidth is that of torch's sum over a large tensor, measured in the same run. Ratios are what to quote:
-absolute times move with the machine.
+decode: for each format milliseconds, the bytes that the keys and values take, and which share of the memory bandwidth
+that is; the bandwidth is that of torch's sum over a large tensor, measured in the same run. prefill: one layer's
+attention of a chunk that ends at `tokens`, in GFLOP/s (4·D for each visible pair of query and key, in each query head),
+and which share that is of torch's bfloat16 matrix product of 2,048³, measured in the same run. Ratios are what to
+quote: absolute times move with the machine.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ def milliseconds(calls: dict[str, Callable[[], object]], times: int) -> dict[str
     return {name: statistics.median(x) for name, x in taken.items()}
 
 
-def layers(name: str, count: int, pages: int) -> tuple[list[Work], int]:
-    """The work of each layer, and the bytes of all keys and values."""
+def layers(name: str, count: int, pages: int, rows: int = 1) -> tuple[list[Work], int]:
+    """The work of each layer, and the bytes of all keys and values; the last of `rows` queries is on the last slot."""
     works, size = [], 0
     angle = torch.arange(pages - 1, -1, -1)[:, None] * PAGE / 1e5 ** (torch.arange(DIM // 2) * 2 / DIM)
     for _ in range(count):
@@ -64,9 +66,9 @@ def layers(name: str, count: int, pages: int) -> tuple[list[Work], int]:
             memory = Memory(FORMATS[name]().seal(keys, values, None))
             run = SealedRun(FORMATS[name](), memory, torch.arange(pages * LANES).view(pages, LANES), DTYPE)
             size += sum(x.nbytes for x in memory.buffers.values())
-        q = torch.randn(1, LANES * GROUP, DIM) / DIM**0.5
+        q = torch.randn(rows, LANES * GROUP, DIM) / DIM**0.5
         cos, sin = angle.cos(), angle.sin()
-        works.append(Work(q, PAGE - 1, -(pages - 1) * PAGE, [run], LANES, PAGE, DTYPE, cos=cos, sin=sin))
+        works.append(Work(q, PAGE - rows, -(pages - 1) * PAGE, [run], LANES, PAGE, DTYPE, cos=cos, sin=sin))
     return works, size
 
 
@@ -74,6 +76,45 @@ def bandwidth(times: int) -> float:
     """GB/s of reading."""
     x = torch.ones(1 << 28, dtype=torch.uint8).view(torch.float32)
     return x.nbytes / milliseconds({"sum": x.sum}, times)["sum"] / 1e6
+
+
+def decode(count: int, pages: int, times: int, instructions: str | None) -> None:
+    rate = bandwidth(times)
+    print(f"reading: {rate:.1f} GB/s")
+    for name in ("dense", "int8", "int4"):
+        works, size = layers(name, count, pages)
+        calls = {
+            "torch": lambda works=works: [paged.attend(w) for w in works],
+            "cpu": lambda works=works: [cpu.attend(w, instructions) for w in works],
+            "sum": torch.ones(size // 4).sum,
+        }
+        ms = milliseconds(calls, times)
+        print(
+            f"{name:>5}: torch {ms['torch']:8.2f} ms, cpu {ms['cpu']:7.2f} ms ({ms['cpu'] / ms['torch']:.3f}); "
+            f"{size / 1e6:.0f} MB, {size / ms['cpu'] / 1e6:.1f} GB/s, {ms['sum'] / ms['cpu']:.0%} of reading"
+        )
+        del works, calls
+
+
+def prefill(tokens: int, times: int, instructions: str | None) -> None:
+    a, b = (torch.randn(2048, 2048).to(DTYPE) for _ in range(2))
+    for name, rows in (*(("dense", rows) for rows in (64, 256, 1024, 2048)), ("int8", 1024), ("int4", 1024)):
+        rows = min(rows, tokens)
+        (work,), _ = layers(name, 1, tokens // PAGE, rows)
+        calls = {
+            "torch": lambda work=work: paged.attend(work),
+            "cpu": lambda work=work: cpu.attend(work, instructions),
+            "product": lambda: a @ b,
+        }
+        ms = milliseconds(calls, times)
+        pairs = rows * (tokens - rows) + rows * (rows + 1) // 2
+        flops = 4 * DIM * LANES * GROUP * pairs
+        rate = 2 * 2048**3 / ms["product"]
+        print(
+            f"{name:>5}, {rows:5,} queries: torch {ms['torch']:8.2f} ms, {flops / ms['torch'] / 1e6:4.0f} GFLOP/s; cpu "
+            f"{ms['cpu']:7.2f} ms, {flops / ms['cpu'] / 1e6:4.0f} GFLOP/s ({ms['cpu'] / ms['torch']:.3f}), "
+            f"{flops / ms['cpu'] / rate:.0%} of {rate / 1e6:.0f}"
+        )
 
 
 def sketches(pages: int, times: int) -> None:
@@ -98,6 +139,7 @@ def sketches(pages: int, times: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", default="decode,prefill,sketch")
     parser.add_argument("--tokens", type=int, default=16384)
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--times", type=int, default=9)
@@ -107,27 +149,17 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    rate = bandwidth(given.times)
     levels = cpu.levels()
     print(
-        f"{given.threads} threads, load {os.getloadavg()[0]:.1f}; reading: {rate:.1f} GB/s; kernels: "
+        f"{given.threads} threads, load {os.getloadavg()[0]:.1f}; kernels: "
         f"{given.instructions or (levels[cpu.level()] if levels else cpu.why_none())}"
     )
-    pages = given.tokens // PAGE
-    for name in ("dense", "int8", "int4"):
-        works, size = layers(name, given.layers, pages)
-        calls = {
-            "torch": lambda works=works: [paged.attend(w) for w in works],
-            "cpu": lambda works=works: [cpu.attend(w, given.instructions) for w in works],
-            "sum": torch.ones(size // 4).sum,
-        }
-        ms = milliseconds(calls, given.times)
-        print(
-            f"{name:>5}: torch {ms['torch']:8.2f} ms, cpu {ms['cpu']:7.2f} ms ({ms['cpu'] / ms['torch']:.3f}); "
-            f"{size / 1e6:.0f} MB, {size / ms['cpu'] / 1e6:.1f} GB/s, {ms['sum'] / ms['cpu']:.0%} of reading"
-        )
-        del works, calls
-    if given.sketch:
+    parts = given.parts.split(",")
+    if "decode" in parts:
+        decode(given.layers, given.tokens // PAGE, given.times, given.instructions)
+    if "prefill" in parts:
+        prefill(given.tokens, given.times, given.instructions)
+    if "sketch" in parts:
         sketches(given.sketch, given.times)
 
 

@@ -1,5 +1,5 @@
 // Attention of many rows: pages are opened, turned to the reference page and laid out for the products once, and all
-// rows of a tile run over them. Scores stay in registers until they are weights; a running softmax joins the pages.
+// rows of a tile run over them. Scores never leave the nearest cache; a running softmax joins the pages.
 #pragma once
 
 namespace {
@@ -46,8 +46,9 @@ struct Brain {
         return _mm512_scalef_ps(p, x);
     }
     static void units(const float* row, int64_t n, float* out) {
-        alignas(64) static constexpr uint16_t turns[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                           8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+        alignas(64) static constexpr uint16_t turns[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                           21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                           11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
         const __m512i order = _mm512_load_si512(turns);
         for (int64_t i = 0; i < n; i += V::W) {
             __m512bh both = _mm512_cvtne2ps_pbh(V::load(row + n + i), V::load(row + i));
@@ -75,7 +76,7 @@ struct Brain {
 struct TileRoom {
     static constexpr int64_t CHUNK = V::BLOCK * V::W;  // slots whose scores are in registers at a time
     int64_t many, width;                               // rows, and slots of a block, in whole steps
-    float *queries, *sums, *totals, *tops, *keys, *values, *weights, *opened, *low, *step;
+    float *queries, *sums, *totals, *tops, *keys, *values, *scores, *weights, *opened, *low, *step;
     int64_t* starts;  // position of the first slot of each vector of a block
     int64_t size;
 
@@ -95,6 +96,7 @@ struct TileRoom {
         tops = take(many);
         keys = take(width * p.dim);
         values = take(width * p.dim);
+        scores = take(V::ROWS * CHUNK);
         weights = take(V::ROWS * width);
         opened = take(p.page * p.dim);
         low = take(p.page * p.dim);  // groups may be as narrow as a channel
@@ -113,7 +115,8 @@ inline void open(Kind kind, const char* from, int64_t rows, int64_t n, const uin
                  int64_t groups, const TileRoom& r) {
     const int64_t all = rows * n;
     if (kind == Kind::f32)
-        for (int64_t i = 0; i < all; i += V::W) V::store(r.opened + i, V::load(reinterpret_cast<const float*>(from) + i));
+        for (int64_t i = 0; i < all; i += V::W)
+            V::store(r.opened + i, V::load(reinterpret_cast<const float*>(from) + i));
     if (kind == Kind::bf16)
         for (int64_t i = 0; i < all; i += V::W)
             V::store(r.opened + i, V::bf16(reinterpret_cast<const uint16_t*>(from) + i));
@@ -161,9 +164,12 @@ inline void turn_back(const Prompt& p, int64_t n, float* keys) {
     }
 }
 
-// sum += a [ROWS, steps] times b [steps, N vectors], in units.
-template <class A, int N>
-inline void product(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t steps, V::F (&sum)[V::ROWS][N]) {
+// out [ROWS, N vectors] = a [ROWS, steps] times b [steps, N vectors], in units; ADD: and what was there.
+template <class A, int N, bool ADD>
+void product(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t steps, float* out, int64_t ldo) {
+    V::F sum[V::ROWS][N];
+    for (int j = 0; j < V::ROWS; j++)
+        for (int i = 0; i < N; i++) sum[j][i] = ADD ? V::load(out + j * ldo + i * V::W) : V::set(0.0f);
     for (int64_t k = 0; k < steps; k++, b += ldb) {
         V::F x[N];
         for (int i = 0; i < N; i++) x[i] = V::load(b + i * V::W);
@@ -172,16 +178,8 @@ inline void product(const float* a, int64_t lda, const float* b, int64_t ldb, in
             for (int i = 0; i < N; i++) sum[j][i] = A::dot(sum[j][i], c, x[i]);
         }
     }
-}
-
-template <class A, int N>
-void gather(const float* weights, int64_t lda, const float* values, int64_t dim, int64_t steps, float* sums) {
-    V::F sum[V::ROWS][N];
     for (int j = 0; j < V::ROWS; j++)
-        for (int i = 0; i < N; i++) sum[j][i] = V::load(sums + j * dim + i * V::W);
-    product<A, N>(weights, lda, values, dim, steps, sum);
-    for (int j = 0; j < V::ROWS; j++)
-        for (int i = 0; i < N; i++) V::store(sums + j * dim + i * V::W, sum[j][i]);
+        for (int i = 0; i < N; i++) V::store(out + j * ldo + i * V::W, sum[j][i]);
 }
 
 // One tile's work: its rows, and the pages laid out so far.
@@ -320,11 +318,12 @@ struct Tiling {
             float* sums = r.sums + m * p.dim;
             int64_t d = 0;
             for (; d + N * V::W <= p.dim; d += N * V::W)
-                gather<A, N>(weights, lda, values + d, p.dim, steps, sums + d);
+                product<A, N, true>(weights, lda, values + d, p.dim, steps, sums + d, p.dim);
             if constexpr (N > 2)
                 for (; d + 2 * V::W <= p.dim; d += 2 * V::W)
-                    gather<A, 2>(weights, lda, values + d, p.dim, steps, sums + d);
-            for (; d < p.dim; d += V::W) gather<A, 1>(weights, lda, values + d, p.dim, steps, sums + d);
+                    product<A, 2, true>(weights, lda, values + d, p.dim, steps, sums + d, p.dim);
+            for (; d < p.dim; d += V::W)
+                product<A, 1, true>(weights, lda, values + d, p.dim, steps, sums + d, p.dim);
         }
         filled = 0;
     }
@@ -332,44 +331,43 @@ struct Tiling {
     // Weights of ROWS rows from m on and one chunk.
     void score(int64_t m, int64_t c, bool whole) {
         const int64_t units = p.dim / A::UNIT;
-        V::F x[V::ROWS][N];
-        for (int j = 0; j < V::ROWS; j++)
-            for (int i = 0; i < N; i++) x[j][i] = V::set(0.0f);
-        product<A, N>(r.queries + m * units, units, r.keys + c * CHUNK, r.width, units, x);
-        if (p.softcap != 0) {
-            V::F cap = V::set(p.softcap * A::FOLD);
-            for (int j = 0; j < V::ROWS; j++)
-                for (int i = 0; i < N; i++) x[j][i] = V::mul(cap, tanhf(V::div(x[j][i], cap)));
-        }
-        if (!whole)
-            for (int j = 0; j < V::ROWS; j++) {
+        product<A, N, false>(r.queries + m * units, units, r.keys + c * CHUNK, r.width, units, r.scores, CHUNK);
+        for (int j = 0; j < V::ROWS; j++) {
+            V::F x[N];
+            for (int i = 0; i < N; i++) x[i] = V::load(r.scores + j * CHUNK + i * V::W);
+            if (p.softcap != 0) {
+                V::F cap = V::set(p.softcap * A::FOLD);
+                for (int i = 0; i < N; i++) x[i] = V::mul(cap, tanhf(V::div(x[i], cap)));
+            }
+            if (!whole) {
                 const int64_t row = t.from + (m + j) / p.group(), from = least(row), to = p.first + row + 1;
                 for (int i = 0; i < N; i++) {
                     const int64_t start = r.starts[c * N + i];
-                    x[j][i] = V::only(x[j][i], from - start, to - start);
+                    x[i] = V::only(x[i], from - start, to - start);
                 }
             }
-        for (int j = 0; j < V::ROWS; j++) {
             float *top = r.tops + m + j, *total = r.totals + (m + j) * V::W;
-            V::F most = x[j][0];
-            for (int i = 1; i < N; i++) most = V::max(most, x[j][i]);
-            if (__builtin_expect(V::above(most, *top + 8.0f), 0)) {  // sums are turned down only where they must be
-                float next = V::most(most);
-                V::F factor = A::exp(V::set(*top - next));
-                *top = next;
-                V::store(total, V::mul(V::load(total), factor));
-                float* sums = r.sums + (m + j) * p.dim;
-                for (int64_t d = 0; d < p.dim; d += V::W) V::store(sums + d, V::mul(V::load(sums + d), factor));
-                A::scale(r.weights + j * r.width / A::UNIT, c * CHUNK, factor);  // these are no part of the sums yet
-            }
+            V::F most = x[0];
+            for (int i = 1; i < N; i++) most = V::max(most, x[i]);
+            if (__builtin_expect(V::above(most, *top + 8.0f), 0)) raise(m, j, c, V::most(most));
             V::F less = V::set(*top), sum = V::load(total);
             for (int i = 0; i < N; i++) {
-                x[j][i] = A::exp(V::sub(x[j][i], less));
-                sum = V::add(sum, x[j][i]);
+                x[i] = A::exp(V::sub(x[i], less));
+                sum = V::add(sum, x[i]);
             }
             V::store(total, sum);
-            A::template store<N>(x[j], r.weights + (j * r.width + c * CHUNK) / A::UNIT);
+            A::template store<N>(x, r.weights + (j * r.width + c * CHUNK) / A::UNIT);
         }
+    }
+
+    // What is subtracted from a row's scores is raised only where weights would grow large: sums are rarely touched.
+    void raise(int64_t m, int64_t j, int64_t c, float top) {
+        float *sums = r.sums + (m + j) * p.dim, *total = r.totals + (m + j) * V::W;
+        V::F factor = A::exp(V::set(r.tops[m + j] - top));
+        r.tops[m + j] = top;
+        V::store(total, V::mul(V::load(total), factor));
+        for (int64_t d = 0; d < p.dim; d += V::W) V::store(sums + d, V::mul(V::load(sums + d), factor));
+        A::scale(r.weights + j * r.width / A::UNIT, c * CHUNK, factor);  // these are no part of the sums yet
     }
 };
 
