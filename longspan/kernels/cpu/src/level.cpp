@@ -46,6 +46,6 @@ extern const Level LEVEL;
 const Level LEVEL = {LEVEL_NAME,     runs,
                      span,           span_scratch,
                      sketch,         sketch_scratch,
-                     few_rows::packed, few_rows::pack, few_rows::linear, few_rows::rms_norm};
+                     few_rows::packed, few_rows::pack, few_rows::linear, few_rows::open, few_rows::rms_norm};
 
 }  // namespace longspan
