@@ -78,6 +78,13 @@ Dtype = Annotated[
     str, typer.Option(metavar="DTYPE", help="auto (as stored), float32, bfloat16 or float16, for weights and cache.")
 ]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+Weights = Annotated[
+    str,
+    typer.Option(
+        metavar="FORM",
+        help="How weights are kept: stored (as they are), int8 (layers and output head) or int4 (layers).",
+    ),
+]
 Memory = Annotated[
     str | None,
     typer.Option(
@@ -118,6 +125,7 @@ def check(
     place: str | None = None,
     offload: str | None = None,
     resident: str | None = None,
+    weights: str = "stored",
     memory: str | None = None,
     page: int = 64,
     chunk: int = 1024,
@@ -130,7 +138,9 @@ def check(
     from longspan.engine.ropes import Ropes
     from longspan.errors import UsageError
     from longspan.kernels import backend as backend_named
+    from longspan.model.quantized import check as check_weights
 
+    check_weights(weights)
     Ropes({}, (), rope)
     Plan.parse(format or "dense", evict or "none", select or "all", place or "text", offload)
     if memory is not None:

@@ -47,6 +47,7 @@ def run(
     offload: options.Offload = None,
     resident: options.Resident = None,
     dtype: options.Dtype = "auto",
+    weights: options.Weights = "stored",
     device: options.Device = "auto",
     memory: options.Memory = None,
     page: options.Page = 64,

@@ -59,6 +59,8 @@ class LLM:
     context: tokens of the longest text. With `memory`, what is left open of format, evict, select, place and offload
         is chosen so that such a text fits (`longspan.engine.choose`); `plan.why` says why.
     dtype: "auto" (the checkpoint's), "float32", "bfloat16", "float16". device: "auto", "cpu", "cuda".
+    weights: "stored" (as they are), or codes with one scale for 64 input channels: "int8" (layers and output head),
+        "int4" (layers).
     memory: hard limit of the KV cache in bytes or as text ("2GB"); None takes what the machine has to spare.
     page: slots of a page. chunk: ids per step. rows: texts in one step. backend: see `longspan.kernels`.
 
@@ -80,6 +82,7 @@ class LLM:
         context: int | None = None,
         dtype: str = "auto",
         device: str = "auto",
+        weights: str = "stored",
         memory: int | str | None = None,
         page: int = 64,
         chunk: int = 1024,
@@ -92,7 +95,7 @@ class LLM:
         given = {name: text for name, text in chosen.items() if text is not None}
         self.plan = Plan.parse(**given)
         limit = None if memory is None else parse_bytes(memory)
-        loaded = load(EMBEDDED if model is None else model, dtype=dtype, device=device)
+        loaded = load(EMBEDDED if model is None else model, dtype=dtype, device=device, weights=weights)
         self.shape, self.tokenizer, self.path = loaded.shape, loaded.tokenizer, loaded.path
         self.encoder = None if self.tokenizer is None else Encoder(self.tokenizer, self.shape.vocab)
         self.dtype, self.device = loaded.dtype, loaded.device

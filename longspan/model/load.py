@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from longspan.errors import DoesNotFit, ModelError, UsageError
-from longspan.model import check, config, families, folder, headers, ropes, template, tokenizer
+from longspan.model import check, config, families, folder, headers, quantized, ropes, template, tokenizer
 from longspan.model.quiet import quiet, reason
 from longspan.model.shape import Shape
 
@@ -51,16 +51,17 @@ def inspect(model: str | Path) -> Shape:
     return _checked(model).shape
 
 
-def load(model: str | Path, *, dtype: str = "auto", device: str = "auto") -> Loaded:
+def load(model: str | Path, *, dtype: str = "auto", device: str = "auto", weights: str = "stored") -> Loaded:
     """The model at a folder or hub id.
 
     dtype: "auto" (the checkpoint's own), "float32", "bfloat16" or "float16". device: "auto" (CUDA when there is
-    one), "cpu", "cuda" or "cuda:N". Raises UsageError for other values, ModelError for a checkpoint that is
+    one), "cpu", "cuda" or "cuda:N". weights: "stored", "int8" or "int4"; see `quantized.quantize`. Raises UsageError for other values, ModelError for a checkpoint that is
     missing, damaged, unsafe or contradicts itself, UnsupportedModel for a family that does not run, and
     DoesNotFit when the weights need more memory than there is.
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise UsageError(f"dtype {dtype!r} is not known; known: auto, {', '.join(DTYPES)}")
+    quantized.check(weights)
     place = _device(device)
     checked = _checked(model)
     numbers = DTYPES[checked.shape.dtype if dtype == "auto" else dtype]
@@ -70,11 +71,14 @@ def load(model: str | Path, *, dtype: str = "auto", device: str = "auto") -> Loa
     needed = checked.shape.parameters * numbers.itemsize
     _fit(needed, place)
     try:
-        weights = _weights(checked, numbers).to(place)
+        net = _weights(checked, numbers)
+        if weights != "stored":
+            quantized.quantize(net, weights)
+        net = net.to(place)
     except (MemoryError, torch.OutOfMemoryError):
         raise _too_large(needed, place) from None
-    weights.requires_grad_(False).eval()
-    return Loaded(weights, text, checked.shape, checked.path, numbers, place)
+    net.requires_grad_(False).eval()
+    return Loaded(net, text, checked.shape, checked.path, numbers, place)
 
 
 def tokenizer_of(model: str | Path) -> transformers.PreTrainedTokenizerBase | None:

@@ -20,6 +20,7 @@ from longspan.kernels.cpu.native import NATIVE, level, why_none
 
 FEW = 16
 """Rows up to which these kernels serve."""
+CODES = {"int8": 3, "int4": 4}
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 ACTS = {None: 0, "silu": 1, "swish": 1, "gelu": 2, "gelu_pytorch_tanh": 3}
 
@@ -29,7 +30,8 @@ class Prepared:
 
     weights: contiguous, on a CPU, of one dtype, which is that of the rows too; they must stay where they are.
     biases: one for each, or None. act: the weights are pairs of gate and up, and a result is act(x·gateᵀ) · (x·upᵀ),
-    rounded once; see `ACTS`. instructions: see `native.level`. Raises UsageError for what these kernels do not do.
+    rounded once; see `ACTS`. codes: "int8" or "int4" when the weights are bytes as `codes.quantize` makes them of
+    `columns` columns; rows are then of `dtype`, and biases too. instructions: see `native.level`. Raises UsageError for what these kernels do not do.
     """
 
     def __init__(
@@ -38,17 +40,22 @@ class Prepared:
         biases: Sequence[Tensor | None] | None = None,
         *,
         act: str | None = None,
+        codes: str | None = None,
+        columns: int | None = None,
+        dtype: torch.dtype | None = None,
         instructions: str | None = None,
     ) -> None:
-        wrong = why_not(weights, act)
+        self.dtype = weights[0].dtype if dtype is None else dtype
+        columns = weights[0].shape[1] if columns is None else columns
+        wrong = why_not(weights, act, self.dtype)
         if NATIVE is None or wrong is not None:
             raise UsageError(f"prepared matrices: {wrong}")
         biases = [None] * len(weights) if biases is None else biases
-        columns = weights[0].shape[1]
-        self.dtype = weights[0].dtype
         self.held = [*weights, *biases]
         self.results = [w.shape[0] for w in weights[:: 1 if act is None else 2]]
-        self.native = NATIVE.Linear(level(instructions), KINDS[self.dtype], KINDS[self.dtype], columns, ACTS[act])
+        kind = KINDS[self.dtype]
+        stored = kind if codes is None else CODES[codes]
+        self.native = NATIVE.Linear(level(instructions), kind, stored, columns, ACTS[act])
         for weight, bias in zip(weights, biases, strict=True):
             if bias is not None and (bias.dtype != self.dtype or not bias.is_contiguous()):
                 raise UsageError(f"prepared matrices: a bias in {bias.dtype} to weights in {self.dtype}")
@@ -64,15 +71,16 @@ class Prepared:
         return out
 
 
-def why_not(weights: Sequence[Tensor], act: str | None = None) -> str | None:
-    """What of these matrices is not for these kernels; None: nothing."""
+def why_not(weights: Sequence[Tensor], act: str | None = None, dtype: torch.dtype | None = None) -> str | None:
+    """What of these matrices is not for these kernels; None: nothing. dtype: of the rows; None: that of the weights."""
     first = weights[0]
+    dtype = first.dtype if dtype is None else dtype
     if NATIVE is None:
         return why_none()
     if act not in ACTS:
         return f"act {act!r} is not known; known: {', '.join(str(name) for name in ACTS)}"
-    if first.dtype not in KINDS:
-        return f"weights in {first.dtype}"
+    if dtype not in KINDS or first.dtype not in (dtype, torch.uint8):
+        return f"weights in {first.dtype} for rows in {dtype}"
     if any(w.device.type != "cpu" or not w.is_contiguous() for w in weights):
         return "weights that are not contiguous, or not on a CPU"
     if any(w.dtype != first.dtype or w.dim() != 2 or w.shape[1] != first.shape[1] for w in weights):

@@ -90,6 +90,7 @@ struct Level {
     size_t (*linear_packed)(const Few&);  // bytes
     void (*linear_pack)(const Few&);
     void (*linear)(const Few&, const Matrix* gate, Act, const Matrix&, int64_t from, int64_t to, char* out);
+    void (*open)(const Few&, const Matrix&, int64_t from, int64_t to, char* out);
     void (*rms_norm)(const Norm&, float* scratch);
 };
 

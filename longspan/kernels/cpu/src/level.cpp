@@ -44,9 +44,18 @@ bool runs() {
 namespace longspan {
 
 extern const Level LEVEL;
-const Level LEVEL = {LEVEL_NAME,       runs,           span,
-                     span_scratch,     sketch,         sketch_scratch,
-                     prefill,          prefill_scratch, few_rows::packed,
-                     few_rows::pack,   few_rows::linear, few_rows::rms_norm};
+const Level LEVEL = {LEVEL_NAME,
+                     runs,
+                     span,
+                     span_scratch,
+                     sketch,
+                     sketch_scratch,
+                     prefill,
+                     prefill_scratch,
+                     few_rows::packed,
+                     few_rows::pack,
+                     few_rows::linear,
+                     few_rows::open,
+                     few_rows::rms_norm};
 
 }  // namespace longspan

@@ -35,7 +35,8 @@ void Linear::add(const Matrix& matrix) {
 
 Linear::Linear(const Level* level, Kind kind, Kind stored, int64_t columns, Act act)
     : level_(level), kind_(kind), stored_(stored), columns_(columns), act_(act) {
-    const int64_t rows = TASK / std::max<int64_t>(1, columns * (stored == Kind::f32 ? 4 : 2));
+    const int64_t bits = stored == Kind::f32 ? 32 : stored == Kind::int8 ? 8 : stored == Kind::int4 ? 4 : 16;
+    const int64_t rows = TASK / std::max<int64_t>(1, columns * bits / 8);
     step_ = std::clamp<int64_t>(rows / 4 * 4, 4, Few::SPAN);
 }
 
@@ -49,6 +50,15 @@ void Linear::run(int threads, int64_t rows, const char* x, char* const* out) con
         const Matrix& matrix = matrices_[task.matrix];
         level_->linear(few, gated ? &matrix - 1 : nullptr, act_, matrix, task.from, task.to,
                        out[gated ? task.matrix / 2 : task.matrix]);
+    });
+}
+
+void Linear::open(int threads, int64_t from, int64_t to, char* out) const {
+    const Few few{kind_, stored_, 0, columns_, nullptr, nullptr};
+    const int64_t row = columns_ * (kind_ == Kind::f32 ? 4 : 2);
+    parallel(threads, (to - from + step_ - 1) / step_, 0, [&](int64_t i, float*) {
+        const int64_t a = from + i * step_;
+        level_->open(few, matrices_[0], a, std::min(a + step_, to), out + (a - from) * row);
     });
 }
 

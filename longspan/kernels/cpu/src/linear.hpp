@@ -1,5 +1,6 @@
 // Few rows of activations times matrices that lie row after row as torch's layers store them. Four rows of a matrix
-// are read side by side, once for all activations; sums are float32, and a result is rounded once.
+// are read side by side, once for all activations, and what follows them is fetched in the order of addresses: fetched
+// row by row it came a tenth slower; sums are float32, and a result is rounded once.
 #pragma once
 
 namespace {
@@ -79,6 +80,7 @@ inline int64_t padded(int64_t columns) { return (columns + 63) / 64 * 64; }
 template <class L>
 struct Plain {
     static constexpr int R = 4, M = V::W == 16 ? 4 : 2;
+    static int64_t stride(int64_t columns) { return L::bytes(columns); }
 
     static size_t packed(const Few& few) { return static_cast<size_t>(4 * few.rows * padded(few.columns)); }
 
@@ -99,10 +101,11 @@ struct Plain {
         V::F sum[ROWS][MANY], w[ROWS];
         for (int r = 0; r < ROWS; r++)
             for (int m = 0; m < MANY; m++) sum[r][m] = V::set(0.0f);
+        const char* soon = rows[0] + ahead;
         int64_t k = 0;
         for (; k + V::W <= few.columns; k += V::W) {
-            for (int r = 0; r < ROWS; r++) {
-                if (t == 0) __builtin_prefetch(rows[r] + k * unit + ahead);
+            for (int r = 0; r < ROWS; r++, soon += V::W * unit) {
+                if (t == 0) __builtin_prefetch(soon);
                 L::template read<1>(rows[r], k, &w[r]);
             }
             for (int m = 0; m < MANY; m++) {
@@ -127,6 +130,7 @@ struct Plain {
 struct Pairs {
     static constexpr int R = 4, M = 4, STEP = 32;
 
+    static int64_t stride(int64_t columns) { return 2 * columns; }
     static int64_t size(const Few& few) { return (few.columns + STEP - 1) / STEP * STEP; }
     static bool whole(const Few& few) { return few.columns % STEP == 0; }
     static size_t packed(const Few& few) { return whole(few) ? 0 : static_cast<size_t>(2 * few.rows * size(few)); }
@@ -150,10 +154,11 @@ struct Pairs {
         __m512bh w[ROWS];
         for (int r = 0; r < ROWS; r++)
             for (int m = 0; m < MANY; m++) sum[r][m] = _mm512_setzero_ps();
+        const char* soon = rows[0] + ahead;
         int64_t k = 0;
         for (; k + 64 <= end; k += 64) {
-            for (int r = 0; r < ROWS; r++) {
-                if (t == 0) __builtin_prefetch(rows[r] + k + ahead);
+            for (int r = 0; r < ROWS; r++, soon += 64) {
+                if (t == 0) __builtin_prefetch(soon);
                 w[r] = read(rows[r] + k);
             }
             for (int m = 0; m < MANY; m++) {
@@ -178,11 +183,59 @@ using Brain = Pairs;
 using Brain = Plain<Half<true>>;
 #endif
 
+// Codes of BITS with one scale for GROUP channels; a row is its codes, then its scales in bfloat16. Of a group's 4-bit
+// codes byte i holds channels i and i + 32, the first lowest.
+template <int BITS>
+struct Codes : Plain<Float> {
+    static constexpr int64_t GROUP = 64, BYTES = GROUP * BITS / 8;
+    static int64_t stride(int64_t columns) { return padded(columns) / GROUP * (BYTES + 2); }
+
+    template <int ROWS, int MANY>
+    static void dots(const Few& few, const char* const* rows, int64_t t, int64_t ahead, float* out) {
+        const int64_t size = padded(few.columns), groups = size / GROUP;
+        const float* x = reinterpret_cast<const float*>(few.packed) + t * size;
+        V::F sum[ROWS][MANY];
+        for (int r = 0; r < ROWS; r++)
+            for (int m = 0; m < MANY; m++) sum[r][m] = V::set(0.0f);
+        const char* soon = rows[0] + ahead;
+        for (int64_t g = 0; g < groups; g++, x += GROUP) {
+            V::F scale[ROWS], zero[ROWS];
+            for (int r = 0; r < ROWS; r++, soon += BYTES) {
+                if (t == 0) __builtin_prefetch(soon);
+                const float s = wide(Kind::bf16, rows[r] + groups * BYTES, g);
+                scale[r] = V::set(s);
+                zero[r] = V::set(s * -(1 << (BITS - 1)));
+            }
+            for (int64_t k = 0; k < BYTES; k += V::W) {
+                constexpr int EACH = BITS == 4 ? 2 : 1;
+                V::F w[ROWS][EACH];
+                for (int r = 0; r < ROWS; r++) {
+                    const uint8_t* codes = reinterpret_cast<const uint8_t*>(rows[r] + g * BYTES + k);
+                    if constexpr (EACH == 2)
+                        V::nibbles(codes, w[r][0], w[r][1]);
+                    else
+                        w[r][0] = V::u8(codes);
+                    for (int e = 0; e < EACH; e++) w[r][e] = V::fma(w[r][e], scale[r], zero[r]);
+                }
+                for (int e = 0; e < EACH; e++)
+                    for (int m = 0; m < MANY; m++) {
+                        V::F a = V::load(x + m * size + e * BYTES + k);
+                        for (int r = 0; r < ROWS; r++) sum[r][m] = V::fma(w[r][e], a, sum[r][m]);
+                    }
+            }
+        }
+        for (int r = 0; r < ROWS; r++)
+            for (int m = 0; m < MANY; m++) out[m * SPAN + r] = V::sum(sum[r][m]);
+    }
+};
+
 template <class Use>
 auto with(Kind stored, Use use) {
     switch (stored) {
         case Kind::f32: return use(Plain<Float>());
         case Kind::bf16: return use(Brain());
+        case Kind::int8: return use(Codes<8>());
+        case Kind::int4: return use(Codes<4>());
         default: return use(Plain<Half<false>>());
     }
 }
@@ -212,26 +265,29 @@ void over(const Few& few, const char* const* rows, int64_t ahead, float* out) {
     }
 }
 
-// Rows from…to of the matrix times the activations, with its bias: out [T, SPAN].
-template <class Way>
-void products(const Few& few, const Matrix& matrix, int64_t from, int64_t to, float* out) {
-    const int64_t stride = few.columns * bytes_of(few.stored);
-    const int64_t block = Way::R * stride, ahead = block <= 16384 ? block : 2048;
-    int64_t n = from;
+// Rows from…to of each matrix, biases added: out[i] [T, SPAN]. Several matrices are read in turn, four rows of each.
+template <class Way, int MATRICES>
+void products(const Few& few, const Matrix* const* matrices, int64_t from, int64_t to, float (*out)[Few::MOST * SPAN]) {
+    const int64_t stride = Way::stride(few.columns);
+    const int64_t ahead = 2 * Way::R * stride;  // read soon, in the order of addresses
     const char* rows[Way::R];
-    for (; n + Way::R <= to; n += Way::R) {
-        for (int r = 0; r < Way::R; r++) rows[r] = matrix.weight + (n + r) * stride;
-        over<Way, Way::R>(few, rows, ahead, out + n - from);
-    }
-    for (; n < to; n++) {
-        rows[0] = matrix.weight + n * stride;
-        over<Way, 1>(few, rows, ahead, out + n - from);
-    }
-    if (matrix.bias)
-        for (int64_t i = from; i < to; i++) {
-            const float bias = wide(few.kind, matrix.bias, i);
-            for (int64_t t = 0; t < few.rows; t++) out[t * SPAN + i - from] += bias;
+    int64_t n = from;
+    for (; n + Way::R <= to; n += Way::R)
+        for (int i = 0; i < MATRICES; i++) {
+            for (int r = 0; r < Way::R; r++) rows[r] = matrices[i]->weight + (n + r) * stride;
+            over<Way, Way::R>(few, rows, ahead, out[i] + n - from);
         }
+    for (; n < to; n++)
+        for (int i = 0; i < MATRICES; i++) {
+            rows[0] = matrices[i]->weight + n * stride;
+            over<Way, 1>(few, rows, ahead, out[i] + n - from);
+        }
+    for (int i = 0; i < MATRICES; i++)
+        if (matrices[i]->bias)
+            for (n = from; n < to; n++) {
+                const float bias = wide(few.kind, matrices[i]->bias, n);
+                for (int64_t t = 0; t < few.rows; t++) out[i][t * SPAN + n - from] += bias;
+            }
 }
 
 inline V::F sigmoid(V::F x) {
@@ -262,20 +318,49 @@ inline void act(Act how, float* values, const float* factors, int64_t n) {
 
 // Rows from…to, at most SPAN, of the matrix; with a gate act(gate) times them. out [T, N].
 void linear(const Few& few, const Matrix* gate, Act how, const Matrix& matrix, int64_t from, int64_t to, char* out) {
-    float values[Few::MOST * SPAN], gates[Few::MOST * SPAN];
+    float sums[2][Few::MOST * SPAN];
+    const Matrix* const both[2] = {&matrix, gate};
     const int64_t n = to - from;
     with(few.stored, [&](auto way) {
-        products<decltype(way)>(few, matrix, from, to, values);
-        if (gate) products<decltype(way)>(few, *gate, from, to, gates);
+        using Way = decltype(way);
+        gate ? products<Way, 2>(few, both, from, to, sums) : products<Way, 1>(few, both, from, to, sums);
     });
     for (int64_t t = 0; t < few.rows; t++) {
-        float* row = values + t * SPAN;
+        float *row = sums[0] + t * SPAN, *gates = sums[1] + t * SPAN;
         if (gate) {
-            for (int64_t i = n; i % V::W; i++) row[i] = gates[t * SPAN + i] = 0;
-            act(how, gates + t * SPAN, row, n);
-            row = gates + t * SPAN;
+            for (int64_t i = n; i % V::W; i++) row[i] = gates[i] = 0;
+            act(how, gates, row, n);
+            row = gates;
         }
         narrow(few.kind, row, out + (t * matrix.rows + from) * bytes_of(few.kind), n);
+    }
+}
+
+// Rows from…to of a matrix of codes as numbers of the activations' kind, out [to − from, K].
+void open(const Few& few, const Matrix& matrix, int64_t from, int64_t to, char* out) {
+    const bool wide8 = few.stored == Kind::int8;
+    const int64_t size = padded(few.columns), bytes = wide8 ? 64 : 32;
+    const int64_t stride = wide8 ? Codes<8>::stride(few.columns) : Codes<4>::stride(few.columns);
+    for (int64_t n = from; n < to; n++) {
+        const char* row = matrix.weight + n * stride;
+        for (int64_t g = 0; g < size / 64; g++) {
+            float values[64];
+            const float s = wide(Kind::bf16, row + size / 64 * bytes, g);
+            const V::F scale = V::set(s), zero = V::set(s * (wide8 ? -128.0f : -8.0f));
+            for (int64_t k = 0; k < bytes; k += V::W) {
+                const uint8_t* codes = reinterpret_cast<const uint8_t*>(row + g * bytes + k);
+                V::F low, high;
+                if (wide8) {
+                    low = V::u8(codes);
+                } else {
+                    V::nibbles(codes, low, high);
+                    V::store(values + 32 + k, V::fma(high, scale, zero));
+                }
+                V::store(values + k, V::fma(low, scale, zero));
+            }
+            const int64_t left = few.columns - g * 64, many = left < 64 ? left : 64;
+            narrow(few.kind, values, out + ((n - from) * few.columns + g * 64) * bytes_of(few.kind), many);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ namespace longspan {
 
 enum class Act : int { none, silu, gelu, gelu_tanh };
 
-// A matrix [N, K] as its layer stores it, row after row.
+// A matrix [N, K], row after row: as its layer stores it, or each row's codes and then its scales.
 struct Matrix {
     const char* weight;
     const char* bias;  // [N] in the kind of the activations; null: none

@@ -14,6 +14,8 @@ public:
     void add(const Matrix& matrix);
     // x [T, K]; out: where each result [T, N] goes
     void run(int threads, int64_t rows, const char* x, char* const* out) const;
+    // rows from…to of the first matrix, which is of codes, as numbers: out [to − from, K]
+    void open(int threads, int64_t from, int64_t to, char* out) const;
     size_t results() const { return act_ == Act::none ? matrices_.size() : matrices_.size() / 2; }
 
 private:

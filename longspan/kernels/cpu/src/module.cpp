@@ -105,6 +105,11 @@ NB_MODULE(_native, m) {
              [](Linear& self, uintptr_t weight, uintptr_t bias, int64_t rows) {
                  self.add({at<const char>(weight), at<const char>(bias), rows});
              })
+        .def("open",
+             [](const Linear& self, int threads, int64_t from, int64_t to, uintptr_t out) {
+                 nb::gil_scoped_release released;
+                 self.open(threads, from, to, at<char>(out));
+             })
         .def("run", [](const Linear& self, int threads, int64_t rows, uintptr_t x, nb::args outs) {
             char* out[8];
             const size_t many = outs.size();

@@ -1,0 +1,98 @@
+"""Linear layers whose weights are codes of 8 or 4 bits; see `longspan.kernels.codes`."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from longspan.errors import UsageError
+from longspan.kernels import codes, cpu
+from longspan.kernels.cpu import linear
+
+WEIGHTS = ("stored", *codes.BITS)
+BUFFER = 1 << 25
+"""Bytes of weights that are numbers again at a time, while many rows are multiplied."""
+MATRIX = 2
+
+
+def check(weights: str) -> None:
+    """Raises UsageError for what weights cannot be kept as."""
+    if weights not in WEIGHTS:
+        raise UsageError(f"weights {weights!r} is not known; known: {', '.join(WEIGHTS)}")
+
+
+class QuantizedLinear(nn.Module):
+    """x [..., K] → [..., N], with weights of N·K·bits/8 bytes and 3 % more for their scales.
+
+    Up to `linear.FEW` rows are multiplied with the codes; for more, and without compiled kernels, a block of output
+    channels after the other is turned into numbers of x's dtype and multiplied by torch.
+    """
+
+    packed: Tensor
+
+    def __init__(self, layer: nn.Linear, form: str) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.form = layer.in_features, layer.out_features, form
+        self.register_buffer("packed", codes.quantize(layer.weight.detach(), codes.BITS[form]), persistent=False)
+        self.bias = layer.bias
+        self.dtype = layer.weight.dtype
+        self._prepared: linear.Prepared | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, self.in_features)
+        prepared = self.prepared() if rows.device.type == "cpu" and rows.dtype == self.dtype else None
+        if prepared is not None and 1 <= len(rows) <= linear.FEW:
+            (out,) = prepared(rows.contiguous())
+        else:
+            block = max(1, BUFFER // (self.in_features * x.element_size()))
+            parts = [self._part(rows, prepared, n, block) for n in range(0, self.out_features, block)]
+            out = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        return out.view(*x.shape[:-1], self.out_features)
+
+    def prepared(self) -> linear.Prepared | None:
+        """The compiled product; None where there are no compiled kernels."""
+        if cpu.NATIVE is None or self.packed.device.type != "cpu" or self.dtype not in linear.KINDS:
+            return None
+        if self._prepared is None or self._prepared.held[0].data_ptr() != self.packed.data_ptr():
+            self._prepared = linear.Prepared(
+                [self.packed], [self.bias], codes=self.form, columns=self.in_features, dtype=self.dtype
+            )
+        return self._prepared
+
+    def _part(self, rows: Tensor, prepared: linear.Prepared | None, start: int, block: int) -> Tensor:
+        stop = min(start + block, self.out_features)
+        if prepared is None:
+            bits = codes.BITS[self.form]
+            weight = codes.dequantize(self.packed[start:stop], self.in_features, bits, rows.dtype)
+        else:
+            weight = torch.empty((stop - start, self.in_features), dtype=rows.dtype)
+            prepared.native.open(torch.get_num_threads(), start, stop, weight.data_ptr())
+        return functional.linear(rows, weight, None if self.bias is None else self.bias[start:stop])
+
+
+def quantize(model: nn.Module, form: str) -> None:
+    """Replace the linear layers of a model's decoder layers, one by one; with int8 its output head too.
+
+    An embedding that is the head's weight as well stays as it is, and the head gets codes of its own. Matrices that
+    are no linear layers, as those of fused experts, stay; a warning names them.
+    """
+    base = model.base_model
+    for layer in base.layers:  # type: ignore[union-attr]
+        _replace(layer, form)
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    if form == "int8" and isinstance(head, nn.Linear):
+        model.set_output_embeddings(QuantizedLinear(head, form))  # type: ignore[operator]
+    left = sorted({name.rpartition(".")[2] for name, p in base.layers.named_parameters() if p.dim() > MATRIX})  # type: ignore[union-attr,operator]
+    if left:
+        warnings.warn(f"weights: {', '.join(left)} of fused experts stay as they are stored", stacklevel=2)
+
+
+def _replace(module: nn.Module, form: str) -> None:
+    for name, child in module.named_children():
+        if type(child) is nn.Linear:
+            setattr(module, name, QuantizedLinear(child, form))
+        else:
+            _replace(child, form)

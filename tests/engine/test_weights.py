@@ -1,0 +1,55 @@
+"""Weights as codes of 8 and 4 bits: what is replaced, and how near the answers stay."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from longspan.engine.llm import LLM
+from longspan.errors import UsageError
+from longspan.kernels import cpu
+from longspan.model import quantized
+from longspan.model.load import load
+from longspan.model.quantized import QuantizedLinear
+
+
+def logits(llm: LLM, ids: list[int]) -> torch.Tensor:
+    return torch.cat([part for _, part in llm._read(llm.text(ids), 64, None)]).float()
+
+
+@pytest.fixture(scope="module")
+def prompt() -> list[int]:
+    return [int(i) for i in torch.randint(300, 1000, (80,), generator=torch.Generator().manual_seed(0))]
+
+
+@pytest.mark.parametrize(("form", "bound"), [("int8", 0.02), ("int4", 0.35)])
+def test_logits_are_near_those_of_stored_weights(form: str, bound: float, prompt):
+    right, got = (logits(LLM(weights=w), prompt) for w in ("stored", form))
+    assert (got - right).norm() < bound * right.norm()
+
+
+def test_layers_and_head_are_replaced_and_the_embedding_stays():
+    plain = load(LLM().path).model
+    for form in ("int8", "int4"):
+        net = load(LLM().path, weights=form).model
+        assert not any(type(m) is nn.Linear for m in net.base_model.layers.modules())
+        assert isinstance(net.get_output_embeddings(), QuantizedLinear) == (form == "int8")
+        assert torch.equal(net.get_input_embeddings().weight, plain.get_input_embeddings().weight)
+
+
+@pytest.mark.parametrize("form", ["int8", "int4"])
+@pytest.mark.parametrize("rows", [1, 16, 17])
+def test_torch_and_compiled_kernels_agree(form: str, rows: int, monkeypatch):
+    layer = QuantizedLinear(nn.Linear(100, 70), form)
+    x = torch.randn(2, rows, 100, generator=torch.Generator().manual_seed(0))[:1]
+    with torch.no_grad():
+        compiled = layer(x)
+        monkeypatch.setattr(cpu, "NATIVE", None)
+        monkeypatch.setattr(quantized, "BUFFER", 4 * 100 * 30)  # several blocks
+        assert torch.allclose(layer(x), compiled, atol=1e-5)
+
+
+def test_unknown_forms_are_refused():
+    with pytest.raises(UsageError, match="weights 'int3' is not known; known: stored, int8, int4"):
+        LLM(weights="int3")

@@ -1,0 +1,151 @@
+"""Products of few rows with a layer's matrices: every dtype, instruction set and number of rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from longspan.errors import UsageError
+from longspan.kernels import codes, cpu
+from longspan.kernels.cpu import linear
+
+needs_compiled = pytest.mark.skipif(cpu.NATIVE is None, reason=cpu.why_none())
+LEVELS = cpu.levels() or [None]
+CLOSE = {torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}
+ACTS = {
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_pytorch_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+}
+
+
+def some(*size: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def differ(got: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((got.double() - expected).abs().max() / expected.abs().max())
+
+
+@needs_compiled
+@pytest.mark.parametrize("instructions", LEVELS)
+@pytest.mark.parametrize("dtype", CLOSE, ids=str)
+@pytest.mark.parametrize("columns", [1, 7, 33, 100, 576])
+def test_several_matrices_with_biases(dtype, columns: int, instructions: str):
+    weights = [some(n, columns, dtype=dtype, seed=n) for n in (130, 5, 1)]
+    biases = [some(130, dtype=dtype), None, some(1, dtype=dtype)]
+    prepared = linear.Prepared(weights, biases, instructions=instructions)
+    for rows in range(1, linear.FEW + 1):
+        x = some(rows, columns, dtype=dtype, seed=99)
+        for out, w, b in zip(prepared(x), weights, biases, strict=True):
+            right = x.double() @ w.double().T + (0 if b is None else b.double())
+            assert out.dtype == dtype
+            assert differ(out, right) < CLOSE[dtype]
+
+
+@needs_compiled
+@pytest.mark.parametrize("instructions", LEVELS)
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("dtype", CLOSE, ids=str)
+def test_a_gate_goes_with_what_it_gates(dtype, act: str, instructions: str):
+    gate, up, x = some(75, 64, dtype=dtype), some(75, 64, dtype=dtype, seed=1), some(3, 64, dtype=dtype, seed=2)
+    (out,) = linear.Prepared([gate, up], act=act, instructions=instructions)(x)
+    assert differ(out, ACTS[act](x.double() @ gate.double().T) * (x.double() @ up.double().T)) < 2 * CLOSE[dtype]
+
+
+@needs_compiled
+@pytest.mark.parametrize("instructions", LEVELS)
+@pytest.mark.parametrize("columns", [7, 100, 576])
+@pytest.mark.parametrize("form", codes.BITS)
+def test_codes_count_as_what_they_open_to(form: str, columns: int, instructions: str):
+    weight, bias = some(193, columns), some(193)
+    packed = codes.quantize(weight, codes.BITS[form])
+    opened = codes.dequantize(packed, columns, codes.BITS[form], torch.float32)
+    prepared = linear.Prepared(
+        [packed], [bias], codes=form, columns=columns, dtype=torch.float32, instructions=instructions
+    )
+    for rows in (1, 2, 3, 5, 16):
+        x = some(rows, columns, seed=3)
+        assert differ(prepared(x)[0], x.double() @ opened.double().T + bias.double()) < 1e-6
+    out = torch.empty(100, columns)
+    prepared.native.open(2, 93, 193, out.data_ptr())
+    assert torch.allclose(out, opened[93:], atol=1e-6)
+
+
+@pytest.mark.parametrize(("form", "bound"), [("int8", 0.007), ("int4", 0.11)])
+def test_codes_are_near_the_weights(form: str, bound: float):
+    weight = some(64, 200)
+    opened = codes.dequantize(codes.quantize(weight, codes.BITS[form]), 200, codes.BITS[form], torch.float32)
+    assert (opened - weight).norm() < bound * weight.norm()
+
+
+@pytest.mark.parametrize("form", codes.BITS)
+def test_zeros_stay_zeros_and_broken_weights_are_noticed(form: str):
+    weight = torch.zeros(3, 128)
+    weight[1, 5], weight[2, 70] = torch.nan, torch.inf
+    opened = codes.dequantize(codes.quantize(weight, codes.BITS[form]), 128, codes.BITS[form], torch.float32)
+    assert (opened[0] == 0).all()
+    assert opened[1, :64].isnan().all()
+    assert opened[2, 64:].isnan().all()
+
+
+@needs_compiled
+@pytest.mark.parametrize("instructions", LEVELS)
+@pytest.mark.parametrize("dtype", CLOSE, ids=str)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_number_that_is_none_reaches_the_result(dtype, bad: float, instructions: str):
+    weight, x = some(9, 70, dtype=dtype).abs(), some(2, 70, dtype=dtype).abs()
+    weight[4, 69], x[1, 3] = bad, bad
+    (out,) = linear.Prepared([weight], instructions=instructions)(x)
+    assert not out[1].isfinite().any()
+    assert [bool(n) for n in out[0].isfinite()] == [True] * 4 + [False] + [True] * 4
+
+
+@needs_compiled
+def test_threads_and_neighbours_change_nothing():
+    weights = [some(n, 576, dtype=torch.bfloat16) for n in (576, 192)]
+    prepared, x = linear.Prepared(weights), some(7, 576, dtype=torch.bfloat16)
+    together = prepared(x)
+    try:
+        torch.set_num_threads(3)
+        for _ in range(50):
+            assert all(torch.equal(a, b) for a, b in zip(prepared(x), together, strict=True))
+    finally:
+        torch.set_num_threads(1)
+    for t in range(7):
+        assert all(torch.equal(a, b[t : t + 1]) for a, b in zip(prepared(x[t : t + 1]), together, strict=True))
+
+
+@needs_compiled
+@pytest.mark.parametrize("instructions", range(len(cpu.levels())))
+@pytest.mark.parametrize("dtype", CLOSE, ids=str)
+@pytest.mark.parametrize("plus_one", [False, True])
+def test_norm_with_and_without_residual(dtype, plus_one: bool, instructions: int):
+    for columns in (5, 576):
+        x, weight, residual = (
+            some(3, columns, dtype=dtype),
+            some(columns, dtype=dtype, seed=1),
+            some(3, columns).to(dtype),
+        )
+        for base in (None, residual.clone()):
+            total = x if base is None else (x.float() + residual.float()).to(dtype)
+            out = linear.rms_norm(x, weight, 1e-5, plus_one, residual=base, instructions=instructions)
+            wide = total.double()
+            right = wide * (wide.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * (weight.double() + plus_one)
+            assert differ(out, right) < CLOSE[dtype]
+            assert base is None or torch.equal(base, total)
+
+
+@needs_compiled
+def test_what_does_not_go_together_is_refused():
+    for weights, act in (
+        ([some(4, 8), some(4, 9)], None),
+        ([some(4, 8), some(4, 8, dtype=torch.bfloat16)], None),
+        ([some(4, 8).double()], None),
+        ([some(8, 4).T], None),
+        ([some(4, 8), some(5, 8)], "silu"),
+        ([some(4, 8), some(4, 8)], "cos"),
+    ):
+        with pytest.raises(UsageError, match="prepared matrices: "):
+            linear.Prepared(weights, act=act)
