@@ -148,7 +148,7 @@ def read(
             unit = tl.load(value_step + scale, mask=known, other=0.0).to(tl.float32)
             grouped = tl.reshape(codes.to(tl.float32), (SLOTS, GROUPS_UP, WIDTH_UP))
             v = tl.reshape(least[:, :, None] + unit[:, :, None] * grouped, (SLOTS, GROUPS_UP * WIDTH_UP))
-            if DTYPE == tl.float16:  # a bound that was rounded outwards may lie above the range
+            if tl.float16 == DTYPE:  # a bound that was rounded outwards may lie above the range
                 v = tl.minimum(tl.maximum(v, -65504.0), 65504.0)
             v = v.to(DTYPE)
         found = found * past[:, None] + product(weights, v, 0 if v.dtype == tl.float32 else 2)
@@ -157,7 +157,7 @@ def read(
     place += tl.program_id(0) * rows * (LANES * GROUP)
     tl.store(tops + place, top, mask=live)
     tl.store(totals + place, total, mask=live)
-    tl.store(sums + place[:, None] * D + channel[None, :], found, mask=live[:, None] & held[None, :])
+    tl.store(sums + place.to(tl.int64)[:, None] * D + channel[None, :], found, mask=live[:, None] & held[None, :])
 
 
 @triton.jit(do_not_specialize=["spans", "heads"])
@@ -228,10 +228,10 @@ def _read(
     spans = triton.cdiv(pages - skipped, span)
     sums = queries.new_empty((spans, rows * heads, dim))
     tops, totals = queries.new_empty((2, spans, rows * heads))
-    buffer = raw.buffers.get
+    named = raw.buffers.get
     read[(spans, work.kv_heads, tiles)](
-        queries, cos, sin, raw.ids, buffer("keys"), buffer("values"),
-        buffer("key_min"), buffer("key_step"), buffer("value_min"), buffer("value_step"), sums, tops, totals,
+        queries, cos, sin, raw.ids, named("keys"), named("values"),
+        named("key_min"), named("key_step"), named("value_min"), named("value_step"), sums, tops, totals,
         rows, skipped, pages, span, start, work.first, work.base, max(work.begin, work.base), work.window or 0,
         work.softcap or 0.0, **constants(work, raw), num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip

@@ -21,9 +21,7 @@ def product(a, b, PARTS: tl.constexpr):
     out = tl.zeros((a.shape[0], b.shape[1]), tl.float32)
     for _ in tl.static_range(PARTS):
         part = a.to(b.dtype)
-        if INTERPRETED:  # it has no products of bfloat16
-            out = tl.dot(part.to(tl.float32), b.to(tl.float32), out)
-        else:
-            out = tl.dot(part, b, out)
+        # the interpreter has no products of bfloat16
+        out = tl.dot(part.to(tl.float32), b.to(tl.float32), out) if INTERPRETED else tl.dot(part, b, out)
         a = a - part.to(tl.float32)
     return out

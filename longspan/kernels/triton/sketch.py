@@ -28,10 +28,10 @@ def best(
     g = tl.arange(0, COLUMNS)
     QUARTER: tl.constexpr = D // 4
     held = g < QUARTER
-    begun = tl.program_id(0) * span
+    begun = tl.program_id(0).to(tl.int64) * span
     for page in range(begun, tl.minimum(begun + span, pages)):
         packed = tl.load(
-            codes + lane * codes_lane + page.to(tl.int64) * codes_page + g[:, None] * SLOTS + slot[None, :],
+            codes + lane * codes_lane + page * codes_page + g[:, None] * SLOTS + slot[None, :],
             mask=held[:, None],
             other=0,
         )
@@ -44,8 +44,8 @@ def best(
                 mask=(m < rows)[:, None] & held[None, :],
                 other=0.0,
             )
-            bottom = tl.load(low + lane * low_lane + page.to(tl.int64) * low_page + d, mask=held, other=0.0)
-            unit = tl.load(step + lane * step_lane + page.to(tl.int64) * step_page + d, mask=held, other=0.0)
+            bottom = tl.load(low + lane * low_lane + page * low_page + d, mask=held, other=0.0)
+            unit = tl.load(step + lane * step_lane + page * step_page + d, mask=held, other=0.0)
             least += tl.sum(q * bottom.to(tl.float32)[None, :], 1)
             code = ((packed >> (2 * j)) & 3).to(tl.float32).to(tl.bfloat16)
             scores += product(q * unit.to(tl.float32)[None, :], code, 3)
