@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-import checkpoints
 import pytest
 import torch
 from hypothesis import settings
+
+# Triton decides when it is imported, which any test may cause, whether its kernels are interpreted. Only those of
+# longspan run here, and nothing else heeds the variable, so it is set for all tests, before any is imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+import checkpoints
 
 from longspan import LLM
 

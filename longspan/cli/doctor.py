@@ -25,7 +25,7 @@ def doctor(json: options.Json = False) -> None:
     import torch
     import transformers
 
-    from longspan.kernels import BACKENDS, cpu
+    from longspan.kernels import ABSENT, BACKENDS, cpu, triton
 
     memory = psutil.virtual_memory()
     name, features = processor()
@@ -49,6 +49,11 @@ def doctor(json: options.Json = False) -> None:
                 "available": compiled,
                 "message": None if compiled else cpu.why_none(),
             },
+            "triton_kernels": {
+                "present": "triton" in BACKENDS,
+                "interpreted": triton.interpreted(),
+                "message": ABSENT.get("triton"),
+            },
             "embedded_model": embedded,
             "ok": embedded["loads"],
         }
@@ -68,6 +73,7 @@ def doctor(json: options.Json = False) -> None:
                 ("CUDA devices", "; ".join(devices) or "none"),
                 ("backends", ", ".join(BACKENDS)),
                 ("compiled kernels", f"{used}, of {', '.join(compiled)}" if compiled else f"none: {cpu.why_none()}"),
+                ("Triton kernels", _triton(ABSENT.get("triton"), triton.interpreted())),
                 ("embedded model", embedded["message"]),
             ]
         )
@@ -87,6 +93,12 @@ def processor(path: Path = Path("/proc/cpuinfo")) -> tuple[str, list[str]]:
     flags = set((found.get("flags") or found.get("features") or "").split())
     name = found.get("model name") or platform.processor() or platform.machine() or "unknown"
     return name, [feature for feature in _FEATURES if feature in flags]
+
+
+def _triton(why_none: str | None, interpreted: bool) -> str:
+    if why_none is not None:
+        return f"none: {why_none}"
+    return "interpreted, slowly: TRITON_INTERPRET=1" if interpreted else "for CUDA"
 
 
 def _cuda() -> list[tuple[str, int]]:

@@ -89,7 +89,7 @@ class LLM:
         rows: int = 16,
         backend: str = "auto",
     ) -> None:
-        kernel = backend_named(backend)
+        backend_named(backend)  # refused before anything is loaded
         folder = None if offload is None else str(offload)
         chosen = {"format": format, "evict": evict, "select": select, "place": place, "offload": folder}
         given = {name: text for name, text in chosen.items() if text is not None}
@@ -126,6 +126,7 @@ class LLM:
             self.plan.offload,
             held,
         )
+        kernel = backend_named(backend, self.device)
         forward = Forward(loaded.model, [layer.rope for layer in self.shape.layers], kernel, self.plan.place)
         self.scheduler = Scheduler(forward, self.ropes, self.pool, chunk, rows)
 

@@ -7,27 +7,45 @@ from collections.abc import Callable
 import torch
 
 from longspan.errors import UsageError
-from longspan.kernels import cpu, paged, reference
+from longspan.kernels import cpu, paged, reference, triton
 from longspan.kernels.work import Raw, Run, ScatteredRun, Subset, Work, WrittenRun
 
 Backend = Callable[[Work], torch.Tensor]
 
 BACKENDS: dict[str, Backend] = {"torch": paged.attend, "reference": reference.attend}
-"""Those that are here. `cpu` is compiled, and serves CPUs."""
+"""Those that are here. `cpu` is compiled, and serves CPUs; `triton` serves CUDA."""
+ABSENT: dict[str, str] = {}
+"""Those that are not, and why."""
 if cpu.NATIVE is not None:
     BACKENDS["cpu"] = cpu.attend
+else:
+    ABSENT["cpu"] = cpu.why_none()
+if (_why := triton.why_none()) is None:
+    BACKENDS["triton"] = triton.attend
+else:
+    ABSENT["triton"] = _why
 
 
-def backend(name: str) -> Backend:
-    """The backend called `name`; auto: `cpu` where it was compiled, which leaves other devices to `torch`, else
-    `torch`. Raises UsageError for an unknown one, and for one that was not compiled."""
+def backend(name: str, device: torch.device | str = "cpu") -> Backend:
+    """The backend called `name`; auto: on a CUDA device `triton`, on others `cpu`, where they are here, else `torch`.
+    Raises UsageError for an unknown one, and for one that is not here."""
     if name == "auto":
-        return BACKENDS.get("cpu", paged.attend)
-    if name == "cpu" and name not in BACKENDS:
-        raise UsageError(f"backend: {name!r} is not here ({cpu.why_none()}); known: auto, {', '.join(BACKENDS)}")
+        return BACKENDS.get("triton" if torch.device(device).type == "cuda" else "cpu", paged.attend)
+    if name in ABSENT:
+        raise UsageError(f"backend: {name!r} is not here ({ABSENT[name]}); known: auto, {', '.join(BACKENDS)}")
     if name not in BACKENDS:
         raise UsageError(f"backend: unknown {name!r}; known: {', '.join(BACKENDS)}, auto")
     return BACKENDS[name]
 
 
-__all__ = ["BACKENDS", "Backend", "Raw", "Run", "ScatteredRun", "Subset", "Work", "WrittenRun", "backend"]
+def score_sketch(
+    queries: torch.Tensor, codes: torch.Tensor, low: torch.Tensor, step: torch.Tensor
+) -> torch.Tensor | None:
+    """See `cpu.score_sketch`; on a CUDA device by Triton. None: no kernel serves."""
+    if queries.device.type == "cuda":
+        return triton.score_sketch(queries, codes, low, step)
+    return cpu.score_sketch(queries, codes, low, step)
+
+
+__all__ = ["ABSENT", "BACKENDS", "Backend", "Raw", "Run", "ScatteredRun", "Subset", "Work", "WrittenRun", "backend"]
+__all__ += ["score_sketch"]

@@ -238,7 +238,7 @@ def test_without_compiled_kernels_torch_serves_and_says_so():
         "assert backend('auto') is paged.attend and list(BACKENDS) == ['torch', 'reference'] and cpu.levels() == []\n"
         "try: backend('cpu')\nexcept UsageError as error: print(error)"
     )
-    done = run(code, LONGSPAN_KERNELS="none")
+    done = run(code, LONGSPAN_KERNELS="none", TRITON_INTERPRET="0")
     assert done.stderr == ""
     assert "'cpu' is not here (LONGSPAN_KERNELS=none switches them off)" in done.stdout
 

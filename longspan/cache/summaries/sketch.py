@@ -12,7 +12,7 @@ from longspan.cache.formats.packing import half_above, half_below
 from longspan.cache.summaries.choose import among
 from longspan.cache.summaries.scan import blocks, largest_dot, per_block
 from longspan.cache.summaries.selection import Buffers, Few, Stored, fill, hide
-from longspan.kernels.cpu import score_sketch
+from longspan.kernels import score_sketch
 
 TOP = 3  # the largest code
 
