@@ -7,6 +7,7 @@ from collections.abc import Sequence as Seq
 from typing import TYPE_CHECKING
 
 from longspan.engine.sample import Sampling
+from longspan.errors import DoesNotFit
 
 if TYPE_CHECKING:
     from longspan.engine.llm import LLM
@@ -41,4 +42,9 @@ def decode(llm: LLM, texts: Seq[Text], steps: int, first: int = NEXT) -> list[fl
             now = time.perf_counter()
             seconds.append(now - began)
             began, came = now, 0
+    if any(request.reason == "memory" for request in requests):
+        raise DoesNotFit(
+            f"memory: the KV cache is full after {len(texts[0].ids):,} tokens of each text; raise --memory, or give a "
+            "smaller --context or --batch"
+        )
     return seconds

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+
+from longspan.errors import DoesNotFit, UsageError
 
 SHARD = 1 << 30
 """Bytes of weights in one file."""
@@ -77,6 +82,31 @@ def tensors(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return sizes
 
 
+@contextmanager
+def folder(shape: str, told: Callable[[int, int], None]) -> Iterator[str | None]:
+    """The folder of a model: one of `SHAPES`, written now and gone afterwards; "embedded", which is None; or a folder
+    that is there."""
+    if shape == "embedded" or (shape not in SHAPES and Path(shape).is_dir()):
+        yield None if shape == "embedded" else shape
+        return
+    if shape not in SHAPES:
+        raise UsageError(f"--shape {shape}: give {', '.join(SHAPES)}, embedded, or the folder of a model")
+    with tempfile.TemporaryDirectory(prefix="longspan-bench-") as made:
+        size, free = total(tensors(SHAPES[shape])), shutil.disk_usage(made).free
+        if size > free:
+            raise DoesNotFit(
+                f"--shape {shape}: its weights take {size:,} bytes, {free:,} are free in {tempfile.gettempdir()}; set "
+                "TMPDIR to another folder"
+            )
+        write(Path(made), SHAPES[shape], told)
+        yield made
+
+
+def total(sizes: Mapping[str, tuple[int, ...]]) -> int:
+    """Bytes of all tensors in bfloat16."""
+    return 2 * sum(torch.Size(shape).numel() for shape in sizes.values())
+
+
 def write(folder: Path, config: Mapping[str, Any], told: Callable[[int, int], None] = lambda done, total: None) -> None:
     """A checkpoint with this config in `folder`, bfloat16, normal weights with a deviation of 0.02, no tokenizer.
 
@@ -85,7 +115,7 @@ def write(folder: Path, config: Mapping[str, Any], told: Callable[[int, int], No
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(dict(config), indent=1))
     sizes = tensors(config)
-    total = 2 * sum(torch.Size(shape).numel() for shape in sizes.values())
+    whole = total(sizes)
     noise = torch.empty(NOISE).normal_(0, 0.02, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     shards = list(_shards(sizes))
     where: dict[str, str] = {}
@@ -100,9 +130,9 @@ def write(folder: Path, config: Mapping[str, Any], told: Callable[[int, int], No
         save_file(held, folder / file, {"format": "pt"})
         where |= dict.fromkeys(names, file)
         done += sum(tensor.nbytes for tensor in held.values())
-        told(done, total)
+        told(done, whole)
     if len(shards) > 1:
-        index = {"metadata": {"total_size": total}, "weight_map": where}
+        index = {"metadata": {"total_size": whole}, "weight_map": where}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
