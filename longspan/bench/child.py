@@ -48,7 +48,8 @@ def run(case: Case) -> Row:
 
 
 def main() -> None:
-    """Read a case from standard input, and write what came of it."""
+    """Read a case from standard input, and write what came of it. An interrupt is told by the process that asks."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     from longspan.bench.measure import Case, measure
 
     case = Case(**json.load(sys.stdin))
@@ -59,6 +60,8 @@ def main() -> None:
             told: dict[str, Any] = {"row": dataclasses.asdict(measure(case))}
         except errors.LongspanError as error:
             told = {"error": type(error).__name__, "message": str(error)}
+        except Exception as error:  # told in one line, as `longspan.cli.main` does
+            told = {"error": "LongspanError", "message": f"unexpected {type(error).__name__}: {error}"}
     told["warnings"] = list(dict.fromkeys(" ".join(str(one.message).split()) for one in caught))
     print(json.dumps(told), flush=True)
 

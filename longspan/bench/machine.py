@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from longspan.engine.llm import EMBEDDED
+from longspan.errors import UsageError
 from longspan.model.load import DTYPES, inspect
 
 BUFFER = 1 << 30
@@ -19,31 +20,44 @@ TIMES = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Machine:
-    """bytes_per_second: of reading memory. flops_per_second: of a product of square matrices in `dtype`."""
+class Limits:
+    """bytes_per_second: of reading memory. flops_per_second: of a product of square matrices."""
 
     bytes_per_second: float
     flops_per_second: float
-    dtype: str
+
+    def best(self, other: Limits) -> Limits:
+        return Limits(
+            max(self.bytes_per_second, other.bytes_per_second), max(self.flops_per_second, other.flops_per_second)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Where limits are measured: with the numbers that the model is run in. A machine shared with others is not as fast
+    at all times, so what is compared with its limits should be measured just before or after them."""
+
+    dtype: torch.dtype
+    device: torch.device
     threads: int
 
+    @classmethod
+    def of(cls, model: str | None, dtype: str, device: str, threads: int) -> Machine:
+        """model: a folder; None: the embedded one. dtype, device: as `LLM` takes them."""
+        if dtype != "auto" and dtype not in DTYPES:
+            raise UsageError(f"dtype {dtype!r} is not known; known: auto, {', '.join(DTYPES)}")
+        numbers = DTYPES[inspect(model or EMBEDDED).dtype if dtype == "auto" else dtype]
+        on_cuda = torch.cuda.is_available() and device != "cpu"
+        return cls(numbers, torch.device(("cuda" if device == "auto" else device) if on_cuda else "cpu"), threads)
 
-def limits(model: str | None, dtype: str, device: str, threads: int) -> Machine:
-    """The best of several tries with so many threads, with the numbers that the model is run in."""
-    numbers = DTYPES[inspect(model or EMBEDDED).dtype if dtype == "auto" else dtype]
-    chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
-    return measure(numbers, chosen, threads)
-
-
-def measure(dtype: torch.dtype, device: torch.device, threads: int) -> Machine:
-    """As `limits`."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        flops = product(dtype, device)
-        return Machine(bandwidth(device), flops, str(dtype).removeprefix("torch."), threads)
-    finally:
-        torch.set_num_threads(before)
+    def limits(self) -> Limits:
+        """The best of several tries."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            return Limits(bandwidth(self.device), product(self.dtype, self.device))
+        finally:
+            torch.set_num_threads(before)
 
 
 def bandwidth(device: torch.device, size: int = BUFFER) -> float:

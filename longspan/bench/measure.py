@@ -13,7 +13,7 @@ import torch
 from longspan.bench import cost
 from longspan.bench.clock import decode, read
 from longspan.bench.fill import fill, refusal
-from longspan.bench.machine import Machine
+from longspan.bench.machine import Limits
 from longspan.engine.llm import LLM
 from longspan.engine.memory import peak_rss
 from longspan.errors import UsageError
@@ -68,6 +68,7 @@ class Row:
     kv_bytes_peak: int | None = None
     disk_bytes: int | None = None
     rss_peak_bytes: int | None = None
+    limits: Mapping[str, float] | None = None
     error: str | None = None
 
 
@@ -123,14 +124,14 @@ def filling(case: Case, llm: LLM) -> str:
     return "random" if case.context > READ_UP_TO and case.rounds and why is None else "read"
 
 
-def shares(row: Row, machine: Machine) -> Row:
-    """The row with what part of the machine's limits it reached."""
+def shares(row: Row, limits: Limits) -> Row:
+    """The row with what the machine could do at that time, and what part of it was reached."""
     bandwidth = matrix = None
     if row.bytes_per_token is not None and row.decode_tokens_per_second is not None:
-        bandwidth = row.bytes_per_token * row.decode_tokens_per_second / machine.bytes_per_second
+        bandwidth = row.bytes_per_token * row.decode_tokens_per_second / limits.bytes_per_second
     if row.prefill_flops is not None and row.prefill_seconds:
-        matrix = row.prefill_flops / row.prefill_seconds / machine.flops_per_second
-    return dataclasses.replace(row, bandwidth_share=bandwidth, matrix_share=matrix)
+        matrix = row.prefill_flops / row.prefill_seconds / limits.flops_per_second
+    return dataclasses.replace(row, bandwidth_share=bandwidth, matrix_share=matrix, limits=dataclasses.asdict(limits))
 
 
 def _read(row: Row, llm: LLM, seconds: float) -> Row:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from longspan.cli import options, say
+from longspan.cli import options, plans, say
 from longspan.cli.evaluate import versions
 from longspan.errors import DoesNotFit, UsageError
 
@@ -38,7 +37,6 @@ PLANS = {
     "h2o": "--evict h2o:budget=2048",
     "sketch": "--select sketch:pages=8,near=512 --place far:near=512",
 }
-UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20}
 
 
 def text(metavar: str, help: str) -> Any:
@@ -88,16 +86,18 @@ class Given:
 
 def run(verb: str, notes: say.Notes, given: Given, engine: dict[str, Any]) -> None:
     """Measure every plan at every context, and tell."""
-    contexts = tokens(given.context or [VERBS[verb][0]])
+    contexts = plans.tokens(given.context or [VERBS[verb][0]])
     for name in ("batch", "repeats", "steps", "threads"):
         if (value := getattr(given, name)) is not None and value < 1:
             raise UsageError(f"--{name}: {value}; give 1 or more")
-    wanted = named(given.plan) if given.plan else PLANS if verb == "scale" else {label(engine): ""}
-    plans = {name: engine | settings(name, words) for name, words in wanted.items()}
+    words = PLANS if verb == "scale" else {plans.label(engine): ""}
+    words = plans.named(given.plan) if given.plan else words
+    chosen = {name: engine | plans.settings(name, some) for name, some in words.items()}
 
     import torch
 
-    from longspan.bench import child, machine, measure, plot, shapes
+    from longspan.bench import measure, plot, shapes
+    from longspan.bench.machine import Machine
     from longspan.engine.progress import bar
 
     if given.fill not in measure.FILLS:
@@ -107,8 +107,10 @@ def run(verb: str, notes: say.Notes, given: Given, engine: dict[str, Any]) -> No
     threads = given.threads or torch.get_num_threads()
     rows: list[Row] = []
     with bar("writing random weights", "bytes") as move, shapes.folder(given.shape, move) as model:
-        for number, (context, name) in enumerate(((c, n) for c in contexts for n in plans), 1):
-            say.note(f"{number} of {len(contexts) * len(plans)}: {name} at {context:,} tokens")
+        machine = Machine.of(model, given.dtype, given.device, threads)
+        before = machine.limits()
+        for number, (context, name) in enumerate(((c, n) for c in contexts for n in chosen), 1):
+            say.note(f"{number} of {len(contexts) * len(chosen)}: {name} at {context:,} tokens")
             case = measure.Case(
                 model=model,
                 plan=name,
@@ -119,104 +121,72 @@ def run(verb: str, notes: say.Notes, given: Given, engine: dict[str, Any]) -> No
                 steps=given.steps,
                 fill="read" if verb == "prefill" else given.fill,
                 threads=threads,
-                engine=plans[name] | {"dtype": given.dtype, "device": given.device},
+                engine=chosen[name] | {"dtype": given.dtype, "device": given.device},
             )
-            rows.append(attempt(case) if verb == "scale" else child.run(case))
-        limits = machine.limits(model, given.dtype, given.device, threads)
-    rows = [measure.shares(row, limits) for row in rows]
+            row = attempt(case, several=verb == "scale")
+            after = machine.limits()
+            rows.append(measure.shares(row, before.best(after)))
+            before = after
     if given.plot is not None:
-        plot.draw(rows, given.plot, f"{given.shape}, {limits.dtype}, {threads} threads")
+        plot.draw(rows, given.plot, f"{given.shape}, {name_of(machine)}")
     if given.json:
         about = {name: getattr(given, name) for name in ("shape", "batch", "repeats", "steps")}
         made = [dataclasses.asdict(row) for row in rows]
         drawn = None if given.plot is None else str(given.plot)
-        machine_ = dataclasses.asdict(limits)
-        say.dump({"verb": verb, **about, "machine": machine_, "versions": versions(), "rows": made, "plot": drawn})
+        on = {"dtype": str(machine.dtype).removeprefix("torch."), "device": str(machine.device), "threads": threads}
+        report = {"verb": verb, **about, **on, "versions": versions(), "rows": made, "plot": drawn}
+        say.dump({**report, "warnings": notes.texts})
     else:
-        show(rows, limits, given)
+        show(rows, machine, given)
 
 
-def attempt(case: Case) -> Row:
-    """A row, or why there is none: what does not fit in one plan or at one context does not end the others."""
+def name_of(machine: Machine) -> str:
+    threads = "1 thread" if machine.threads == 1 else f"{machine.threads} threads"
+    return f"{str(machine.dtype).removeprefix('torch.')}, {threads}"
+
+
+def attempt(case: Case, several: bool) -> Row:
+    """A row, or, where it is one of several plans, why there is none: what does not fit in one does not end all."""
     from longspan.bench import child, measure
 
     try:
         return child.run(case)
     except DoesNotFit as error:
+        if not several:
+            raise
         say.note(f"longspan: {error}")
         return measure.Row(case.plan, case.context, case.batch, case.fill, {}, error=str(error))
 
 
-def tokens(given: Sequence[str]) -> list[int]:
-    """Contexts as they were written, "1K,8192" or one by one, in tokens."""
-    found = []
-    for word in (word.strip() for word in ",".join(given).split(",")):
-        unit = word[-1:].upper() if word[-1:].isalpha() else ""
-        number = word[:-1] if unit else word
-        if not number.isdecimal() or unit not in UNITS or not 1 <= int(number) * UNITS[unit] < 1 << 32:
-            raise UsageError(f"--context: {word!r}; give tokens, as in 4096 or 1K,8K,128K")
-        found.append(int(number) * UNITS[unit])
-    return list(dict.fromkeys(found))
-
-
-def named(given: Sequence[str]) -> dict[str, str]:
-    """Plans by their names."""
-    plans = {}
-    for one in given:
-        name, sign, words = one.partition("=")
-        if not sign or not name.strip():
-            raise UsageError(f'--plan: {one!r}; give a name and options, as in "mine=--format int8"')
-        plans[name.strip()] = words
-    return plans
-
-
-def label(engine: dict[str, Any]) -> str:
-    """A name for the plan that the command's own options give."""
-    given = [str(engine[name]) for name in ("format", "evict", "select", "place") if engine[name] is not None]
-    return " ".join(given) or "full"
-
-
-def settings(name: str, words: str) -> dict[str, Any]:
-    """The engine's options that the words of a plan give, checked."""
-    kinds = get_type_hints(options.check)
-    legal = ", ".join(f"--{known.replace('_', '-')}" for known in inspect.signature(options.check).parameters)
-    try:
-        split = shlex.split(words)
-    except ValueError as error:
-        raise UsageError(f"--plan {name}: {error}") from None
-    made: dict[str, Any] = {}
-    for i in range(0, len(split), 2):
-        flag, value = split[i], split[i + 1] if i + 1 < len(split) else None
-        key = flag.removeprefix("--").replace("-", "_")
-        if not flag.startswith("--") or value is None or key not in inspect.signature(options.check).parameters:
-            raise UsageError(f"--plan {name}: {flag!r} is no option with a value; options: {legal}")
-        if kinds[key] is int and not value.isdecimal():
-            raise UsageError(f"--plan {name}: {flag} {value}; give a number")
-        made[key] = int(value) if kinds[key] is int else value
-    options.check(**made)
-    return made
-
-
-def show(rows: Sequence[Row], limits: Machine, given: Given) -> None:
+def show(rows: Sequence[Row], machine: Machine, given: Given) -> None:
     """A table, without the columns that nothing was measured for."""
-    header = ("fill", "prefill s", "tok/s", "GFLOP", "of matrix", "decode ms", "mean", "tok/s", "MB/token", "of memory")
-    cells = [
-        (*figures(row), *(say.size(x) if x else "–" for x in (row.kv_bytes_peak, row.rss_peak_bytes))) for row in rows
-    ]
-    used = [i for i in range(len(cells[0])) if any(line[i] != "–" for line in cells)]
-    names = (*header, "KV", "peak")
+    cells = [figures(row) for row in rows]
+    used = [i for i in range(len(HEADER)) if any(line[i] != "–" for line in cells)]
     lines = [(row.plan, f"{row.context:,}", *(line[i] for i in used)) for row, line in zip(rows, cells, strict=True)]
-    say.columns(("plan", "context", *(names[i] for i in used)), lines)
+    say.columns(("plan", "context", *(HEADER[i] for i in used)), lines)
+    limits = [row.limits for row in rows if row.limits is not None]
+    memory, matrix = ([one[name] / 1e9 for one in limits] for name in ("bytes_per_second", "flops_per_second"))
     print(
-        f"\n{given.shape}, {limits.dtype}, {limits.threads} threads, texts at once: {given.batch}. Memory is read at "
-        f"{limits.bytes_per_second / 1e9:.1f} GB/s, matrices are multiplied at "
-        f"{limits.flops_per_second / 1e9:,.0f} GFLOP/s."
+        f"\n{given.shape}, {name_of(machine)}, texts at once: {given.batch}. Meanwhile memory was read at "
+        f"{min(memory):.1f} to {max(memory):.1f} GB/s, matrices were multiplied at {min(matrix):,.0f} to "
+        f"{max(matrix):,.0f} GFLOP/s."
     )
     if any(row.fill == "random" for row in rows):
-        print("random: not read, but filled with random keys and values in the pages that reading takes.")
+        print(
+            "random: not read, but filled with random keys and values in the pages that reading takes; the peak is "
+            "without what reading takes besides."
+        )
+
+
+HEADER = (
+    *("fill", "prefill s", "tok/s", "GFLOP", "of matrix", "decode ms", "mean", "tok/s", "MB/token", "of memory"),
+    *("KV", "peak"),
+)
 
 
 def figures(row: Row) -> tuple[str, ...]:
+    """A row's cells under `HEADER`."""
+
     def cell(form: str, value: float | None, unit: float = 1) -> str:
         return "–" if value is None else form.format(value / unit)
 
@@ -231,6 +201,8 @@ def figures(row: Row) -> tuple[str, ...]:
         cell("{:,.1f}", row.decode_tokens_per_second),
         cell("{:,.0f}", row.bytes_per_token, 1e6),
         cell("{:.0%}", row.bandwidth_share),
+        "–" if row.kv_bytes_peak is None else say.size(row.kv_bytes_peak),
+        "–" if row.rss_peak_bytes is None else say.size(row.rss_peak_bytes),
     )
 
 
