@@ -180,12 +180,12 @@ def main() -> int:
     parser.add_argument("--limit", type=int, default=3600, metavar="SECONDS", help="the longest that a run may take")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     given = parser.parse_args()
-    plans = PLANS | dict(plan.partition("=")[::2] for plan in given.plan)
+    own = dict(plan.partition("=")[::2] for plan in given.plan)
     wanted = [pattern.strip() for pattern in given.only.split(";")]
     known = [
         engine
-        for engine in engines(given.models, given.shape, plans)
-        if any(fnmatch.fnmatch(engine.name, pattern) for pattern in wanted)
+        for engine in engines(given.models, given.shape, PLANS | own)
+        if engine.name in own or any(fnmatch.fnmatch(engine.name, pattern) for pattern in wanted)
     ]
     if not known:
         parser.error(f"--only {given.only}: no such engine")
