@@ -6,5 +6,7 @@ texts      prompts, files and standard input as text
 answers    read once, answer each question
 say        numbers for people, JSON for programs, warnings
 evaluate   one verb for each suite of `longspan.evals`
+bench      speed and memory, measured by `longspan.bench`
+plans      its contexts and plans, as they are written
 run, chat, demo, doctor, model    the other verbs
 """

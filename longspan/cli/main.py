@@ -13,6 +13,7 @@ import typer
 
 from longspan import __version__
 from longspan.cli import say
+from longspan.cli.bench import app as bench
 from longspan.cli.chat import chat
 from longspan.cli.demo import demo
 from longspan.cli.doctor import doctor
@@ -34,6 +35,7 @@ app.command(short_help="Continue a text of any length, or answer questions about
 app.command(short_help="Talk with a model.")(chat)
 app.command(short_help="See a text read far past the trained length, in a minute.")(demo)
 app.add_typer(evaluate)
+app.add_typer(bench)
 app.command(short_help="Say what this machine has, and whether longspan works.")(doctor)
 app.command(short_help="Say what a model is and what its cache costs.")(model)
 
