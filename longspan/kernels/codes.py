@@ -47,11 +47,12 @@ def dequantize(packed: Tensor, columns: int, bits: int, dtype: torch.dtype) -> T
     """[N, K] in dtype of what `quantize` gave."""
     groups = -(-columns // GROUP)
     size = GROUP * bits // 8
-    codes = packed[:, : groups * size].unflatten(1, (groups, size))
+    codes = packed[:, : groups * size].reshape(-1, groups, size)
     if bits == 4:
         codes = torch.cat([codes & 15, codes >> 4], -1)
     scale = packed[:, groups * size :].contiguous().view(torch.bfloat16).float().unsqueeze(-1)
-    return ((codes.float() - (1 << (bits - 1))) * scale).flatten(1)[:, :columns].to(dtype)
+    numbers: Tensor = (codes.float() - (1 << (bits - 1))) * scale
+    return numbers.flatten(1)[:, :columns].to(dtype)
 
 
 def _codes(groups: Tensor, scale: Tensor, middle: int) -> Tensor:

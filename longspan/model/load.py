@@ -55,9 +55,10 @@ def load(model: str | Path, *, dtype: str = "auto", device: str = "auto", weight
     """The model at a folder or hub id.
 
     dtype: "auto" (the checkpoint's own), "float32", "bfloat16" or "float16". device: "auto" (CUDA when there is
-    one), "cpu", "cuda" or "cuda:N". weights: "stored", "int8" or "int4"; see `quantized.quantize`. Raises UsageError for other values, ModelError for a checkpoint that is
-    missing, damaged, unsafe or contradicts itself, UnsupportedModel for a family that does not run, and
-    DoesNotFit when the weights need more memory than there is.
+    one), "cpu", "cuda" or "cuda:N". weights: "stored", "int8" or "int4"; see `quantized.quantize`. Raises UsageError
+    for other values, ModelError for a checkpoint that is missing, damaged, unsafe or contradicts itself,
+    UnsupportedModel for a family that does not run, and DoesNotFit when the weights, as stored, need more memory than
+    there is.
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise UsageError(f"dtype {dtype!r} is not known; known: auto, {', '.join(DTYPES)}")

@@ -56,7 +56,7 @@ class QuantizedLinear(nn.Module):
         """The compiled product; None where there are no compiled kernels."""
         if cpu.NATIVE is None or self.packed.device.type != "cpu" or self.dtype not in linear.KINDS:
             return None
-        if self._prepared is None or self._prepared.held[0].data_ptr() != self.packed.data_ptr():
+        if self._prepared is None or self._prepared.held[0] is not self.packed:
             self._prepared = linear.Prepared(
                 [self.packed], [self.bias], codes=self.form, columns=self.in_features, dtype=self.dtype
             )
@@ -84,7 +84,7 @@ def quantize(model: nn.Module, form: str) -> None:
         _replace(layer, form)
     head = model.get_output_embeddings()  # type: ignore[operator]
     if form == "int8" and isinstance(head, nn.Linear):
-        model.set_output_embeddings(QuantizedLinear(head, form))  # type: ignore[operator]
+        model.set_output_embeddings(QuantizedLinear(head, form))
     left = sorted({name.rpartition(".")[2] for name, p in base.layers.named_parameters() if p.dim() > MATRIX})  # type: ignore[union-attr,operator]
     if left:
         warnings.warn(f"weights: {', '.join(left)} of fused experts stay as they are stored", stacklevel=2)

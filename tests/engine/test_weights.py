@@ -14,10 +14,6 @@ from longspan.model.load import load
 from longspan.model.quantized import QuantizedLinear
 
 
-def logits(llm: LLM, ids: list[int]) -> torch.Tensor:
-    return torch.cat([part for _, part in llm._read(llm.text(ids), 64, None)]).float()
-
-
 @pytest.fixture(scope="module")
 def prompt() -> list[int]:
     return [int(i) for i in torch.randint(300, 1000, (80,), generator=torch.Generator().manual_seed(0))]
@@ -25,7 +21,7 @@ def prompt() -> list[int]:
 
 @pytest.mark.parametrize(("form", "bound"), [("int8", 0.02), ("int4", 0.35)])
 def test_logits_are_near_those_of_stored_weights(form: str, bound: float, prompt):
-    right, got = (logits(LLM(weights=w), prompt) for w in ("stored", form))
+    right, got = (LLM(weights=w).logits(prompt) for w in ("stored", form))
     assert (got - right).norm() < bound * right.norm()
 
 

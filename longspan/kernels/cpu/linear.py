@@ -31,7 +31,8 @@ class Prepared:
     weights: contiguous, on a CPU, of one dtype, which is that of the rows too; they must stay where they are.
     biases: one for each, or None. act: the weights are pairs of gate and up, and a result is act(x·gateᵀ) · (x·upᵀ),
     rounded once; see `ACTS`. codes: "int8" or "int4" when the weights are bytes as `codes.quantize` makes them of
-    `columns` columns; rows are then of `dtype`, and biases too. instructions: see `native.level`. Raises UsageError for what these kernels do not do.
+    `columns` columns; rows and biases are then of `dtype`. instructions: see `native.level`. Raises UsageError for
+    what these kernels do not do.
     """
 
     def __init__(
