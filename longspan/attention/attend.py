@@ -44,13 +44,13 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """Write this layer's keys and values into the cache, and attend over what the sequences hold.
 
-    query [1, H, T, D], key and value [1, G, T, D], unrotated; returns [1, T, H, D], contiguous. Keyword arguments beyond
-    those named are transformers' own bookkeeping (dropout, position_ids, …) and carry nothing for us. A mode of
-    torch's that looks at calls sees one call of this function.
+    query [1, H, T, D], key and value [1, G, T, D], unrotated; returns [1, T, H, D], contiguous. Keyword arguments
+    beyond those named are transformers' own bookkeeping (dropout, position_ids, …) and carry nothing for us. A mode
+    of torch's that looks at calls sees one call of this function.
     """
     if has_torch_function((query, key, value)):
-        given = {"sliding_window": sliding_window, "softcap": softcap, "s_aux": s_aux}
-        return handle_torch_function(  # type: ignore[no-any-return]
+        given: dict[str, Any] = {"sliding_window": sliding_window, "softcap": softcap, "s_aux": s_aux}
+        return handle_torch_function(
             attend, (query, key, value), module, query, key, value, None, step=step, scaling=scaling, **given
         )
     if isinstance(step, Trial):

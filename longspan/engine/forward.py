@@ -31,8 +31,8 @@ def _memory(what: str) -> Iterator[None]:
 class Forward:
     """Runs the Hugging Face model, unchanged, with our attention.
 
-    ropes: the rope key of each layer, None where a layer rotates nothing. placement: see `Step`. program: what the model
-    does as a flat list of calls, which holds its weights as they were; None: the model's own code runs, and
+    ropes: the rope key of each layer, None where a layer rotates nothing. placement: see `Step`. program: what the
+    model does as a flat list of calls, which holds its weights as they were; None: the model's own code runs, and
     `why_no_program` says why.
     """
 
@@ -85,7 +85,7 @@ class Forward:
 
         nowhere = Trial()
         with torch.inference_mode(), _memory("a step of a few tokens was refused memory by the system"):
-            return record(lambda *x: self._model(*x, nowhere), trial, attend, ("step", nowhere))
+            return record(lambda row, keep: self._model(row, keep, nowhere), trial, attend, ("step", nowhere))
 
     def _model(self, row: torch.Tensor, keep: torch.Tensor, step: Step | Trial) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits, and whether the last hidden states are finite."""

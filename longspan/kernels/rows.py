@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from longspan.kernels.cpu.linear import FEW, KINDS, Prepared, rms_norm, why_not
+from longspan.kernels.cpu.linear import FEW, KINDS, Prepared, rms_norm
 from longspan.kernels.cpu.native import NATIVE, level
 
 
@@ -43,30 +43,30 @@ class Gate:
         return functional.gelu(a, approximate="tanh" if self.kind == "gelu_pytorch_tanh" else "none").mul_(b)
 
 
-class Linears:
-    """Linear layers that read the same rows: x [..., K] times each weight [N, K], plus its bias [N] or None."""
+Layer = Callable[[Tensor], Tensor]
 
-    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
-        self.weights, self.biases = tuple(weights), tuple(biases)
-        self.few = None if why_not(self.weights) is not None else Prepared(self.weights, self.biases)
+
+class Linears:
+    """Linear layers that read the same rows x [..., K]. layers: each by itself. few: all of them, for few rows."""
+
+    def __init__(self, layers: Sequence[Layer], few: Prepared | None) -> None:
+        self.layers, self.few = tuple(layers), few
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         if self.few is not None and x.numel() <= FEW * x.shape[-1]:
             flat, leading = x.reshape(-1, x.shape[-1]), x.shape[:-1]
             return tuple([out.view(*leading, -1) for out in self.few(flat)])
-        return tuple(functional.linear(x, w, b) for w, b in zip(self.weights, self.biases, strict=True))
+        return tuple([layer(x) for layer in self.layers])
 
 
 class GatedLinear:
-    """act(x·gateᵀ) · (x·upᵀ) of x [..., K] and weights [N, K]. kind: as in `Gate`."""
+    """act(gate(x)) · up(x) of x [..., K]. kind: as in `Gate`. few: both and the activation, for few rows."""
 
-    def __init__(self, gate: Tensor, up: Tensor, biases: Sequence[Tensor | None], kind: str) -> None:
-        self.gate, self.weights, self.biases = Gate(kind), (gate, up), tuple(biases)
-        self.few = None if why_not(self.weights, kind) is not None else Prepared(self.weights, self.biases, act=kind)
+    def __init__(self, gate: Layer, up: Layer, kind: str, few: Prepared | None) -> None:
+        self.gate, self.up, self.act, self.few = gate, up, Gate(kind), few
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.few is not None and x.numel() <= FEW * x.shape[-1]:
             (out,) = self.few(x.reshape(-1, x.shape[-1]))
             return out.view(*x.shape[:-1], -1)
-        a, b = (functional.linear(x, w, bias) for w, bias in zip(self.weights, self.biases, strict=True))
-        return self.gate(a, b)
+        return self.act(self.gate(x), self.up(x))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from longspan.errors import UsageError
 from longspan.kernels import codes, cpu
@@ -42,6 +44,10 @@ class QuantizedLinear(nn.Module):
         self._prepared: linear.Prepared | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        return multiply(x, self)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """What `forward` gives."""
         rows = x.reshape(-1, self.in_features)
         prepared = self.prepared() if rows.device.type == "cpu" and rows.dtype == self.dtype else None
         if prepared is not None and 1 <= len(rows) <= linear.FEW:
@@ -73,19 +79,26 @@ class QuantizedLinear(nn.Module):
         return functional.linear(rows, weight, None if self.bias is None else self.bias[start:stop])
 
 
-def quantize(model: nn.Module, form: str) -> None:
+def multiply(x: Tensor, layer: QuantizedLinear) -> Tensor:
+    """layer(x), as one function that a mode of torch's sees."""
+    if has_torch_function_unary(x):
+        return handle_torch_function(multiply, (x,), x, layer)
+    return layer.multiply(x)
+
+
+def quantize(model: Any, form: str) -> None:
     """Replace the linear layers of a model's decoder layers, one by one; with int8 its output head too.
 
     An embedding that is the head's weight as well stays as it is, and the head gets codes of its own. Matrices that
     are no linear layers, as those of fused experts, stay; a warning names them.
     """
     base = model.base_model
-    for layer in base.layers:  # type: ignore[union-attr]
+    for layer in base.layers:
         _replace(layer, form)
-    head = model.get_output_embeddings()  # type: ignore[operator]
+    head = model.get_output_embeddings()
     if form == "int8" and isinstance(head, nn.Linear):
         model.set_output_embeddings(QuantizedLinear(head, form))
-    left = sorted({name.rpartition(".")[2] for name, p in base.layers.named_parameters() if p.dim() > MATRIX})  # type: ignore[union-attr,operator]
+    left = sorted({name.rpartition(".")[2] for name, p in base.layers.named_parameters() if p.dim() > MATRIX})
     if left:
         warnings.warn(f"weights: {', '.join(left)} of fused experts stay as they are stored", stacklevel=2)
 

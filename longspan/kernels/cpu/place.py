@@ -25,14 +25,14 @@ def place(
 ) -> Tensor | None:
     """Write turned keys and values [T, G, D] to pages; give the queries [T, H, D] turned and scaled, in float32.
 
-    turn_keys, turn_queries: cos and sin, float32 [T, 1, d/2]; None: not turned. pages [G, T] and places [T] or [G, T], int64:
-    where the keys go, column place of page_keys [N, D, P] and row place of page_values [N, P, D]. None: these kernels
-    do not serve, for want of compiled ones, or on such a device or dtype.
+    turn_keys, turn_queries: cos and sin, float32 [T, 1, d/2]; None: not turned. pages [G, T] and places [T] or [G, T],
+    int64: where the keys go, column place of page_keys [N, D, P] and row place of page_values [N, P, D]. None: these
+    kernels do not serve, for want of compiled ones, or on such a device or dtype.
     """
     if NATIVE is None or not page_keys.is_cpu or queries.dtype not in DTYPES or queries.dtype != page_keys.dtype:
         return None
     rows, heads, dim = queries.shape
-    strides = []
+    strides: list[int] = []
     if any(x.stride(2) != 1 for x in (queries, keys, values)):
         queries, keys, values = queries.contiguous(), keys.contiguous(), values.contiguous()
     for x in (queries, keys, values):

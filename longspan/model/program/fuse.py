@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
 import torch
 
+from longspan.kernels.cpu.linear import Prepared, why_not
 from longspan.kernels.rows import Gate, GatedLinear, Linears, Norm
 from longspan.model.program.calls import Call, Form, Value
 from longspan.model.program.simplify import PLUS, TIMES
+from longspan.model.quantized import QuantizedLinear, multiply
 
 ACTIVATIONS = {"silu": "silu", "gelu": "gelu"}
 CAST = {"to", "float", "type_as", "type", "bfloat16", "half"}
@@ -132,9 +138,9 @@ class Fuser:
                 continue
             gate, up = self.maker.get(inner), self.maker.get(b)
             if gate is not None and up is not None and self._joined(gate, up, active, product):
-                (x, *first), (_, *second) = _operands(gate), _operands(up)
-                layers = GatedLinear(first[0], second[0], (first[1], second[1]), kind)
-                self._replace([active, gate, up], Call(layers, (x,), {}, (product.out,)), product)
+                layers = [_layer(gate), _layer(up)]
+                both = GatedLinear(layers[0].run, layers[1].run, kind, prepared(layers, kind))
+                self._replace([active, gate, up], Call(both, (gate.args[0],), {}, (product.out,)), product)
             else:
                 self._replace([active], Call(Gate(kind), (inner, b), {}, (product.out,)), product)
             return
@@ -143,8 +149,9 @@ class Fuser:
         """Whether these are two linear layers that read the same row, and that nobody else reads."""
         return (
             gate is not up
-            and all(call.function is torch.nn.functional.linear and self._plain(call) for call in (gate, up))
+            and all(self._plain(call) for call in (gate, up))
             and gate.args[0] == up.args[0]
+            and _layer(gate).codes == _layer(up).codes
             and self._only(gate.out) is active
             and self._only(up.out) is product
         )
@@ -153,33 +160,60 @@ class Fuser:
 
     def _linears(self) -> None:
         """Layers that read the same tensor are one call, where the first of them stood."""
-        groups: dict[int, list[Call]] = {}
+        groups: dict[tuple[int, str | None], list[Call]] = {}
         for call in self.calls:
-            if call.function is torch.nn.functional.linear and self._plain(call):
-                groups.setdefault(call.args[0], []).append(call)
-        for x, members in groups.items():
-            operands = [_operands(call) for call in members]
-            linears = Linears([weight for _, weight, _ in operands], [bias for _, _, bias in operands])
+            if self._plain(call):
+                groups.setdefault((int(call.args[0]), _layer(call).codes), []).append(call)
+        for (x, _), members in groups.items():
+            layers = [_layer(call) for call in members]
+            linears = Linears([layer.run for layer in layers], prepared(layers))
             outs = tuple(call.out for call in members)
             self._replace(members, Call(linears, (Value(x),), {}, outs, several=True), members[0])
 
     def _plain(self, call: Call) -> bool:
-        x, weight = call.args[:2]
-        given = [*call.args[2:], *call.kwargs.values()]
+        """Whether it is a linear layer with weights of its own."""
+        if call.function is multiply:
+            return True
+        if call.function is not torch.nn.functional.linear or not isinstance(call.args[0], Value):
+            return False
+        given = [*call.args[1:], *call.kwargs.values()]
         return (
-            isinstance(x, Value)
-            and isinstance(weight, torch.Tensor)
-            and weight.is_contiguous()
-            and weight.dtype == self.forms[x].dtype
-            and all(bias is None or isinstance(bias, torch.Tensor) for bias in given)
-            and not any(isinstance(bias, Value) for bias in given)
+            isinstance(given[0], torch.Tensor)
+            and given[0].dtype == self.forms[call.args[0]].dtype
+            and all(x is None or isinstance(x, torch.Tensor) for x in given)
         )
 
 
-def _operands(call: Call) -> tuple[Value, torch.Tensor, torch.Tensor | None]:
-    """What a linear layer reads, its weight and its bias."""
-    bias = call.args[2] if len(call.args) > 2 else call.kwargs.get("bias")
-    return call.args[0], call.args[1], bias
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A linear layer. codes: what its weights are kept as, [N, …] bytes; None: numbers [N, K]."""
+
+    run: Callable[[torch.Tensor], torch.Tensor]
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    columns: int
+    codes: str | None
+    dtype: torch.dtype
+
+
+def _layer(call: Call) -> Layer:
+    if call.function is multiply:
+        quantized: QuantizedLinear = call.args[1]
+        packed, columns, dtype = quantized.packed, quantized.in_features, quantized.dtype
+        return Layer(quantized.multiply, packed, quantized.bias, columns, quantized.form, dtype)
+    weight: torch.Tensor = call.args[1]
+    bias: torch.Tensor | None = call.args[2] if len(call.args) > 2 else call.kwargs.get("bias")
+    run = functools.partial(torch.nn.functional.linear, weight=weight, bias=bias)
+    return Layer(run, weight, bias, weight.shape[1], None, weight.dtype)
+
+
+def prepared(layers: Sequence[Layer], act: str | None = None) -> Prepared | None:
+    """All of them, for few rows; None: compiled kernels do not serve."""
+    weights, first = [layer.weight for layer in layers], layers[0]
+    if why_not(weights, act, first.dtype) is not None or any(layer.dtype != first.dtype for layer in layers):
+        return None
+    biases = [layer.bias for layer in layers]
+    return Prepared(weights, biases, act=act, codes=first.codes, columns=first.columns, dtype=first.dtype)
 
 
 def _values(call: Call) -> set[int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from longspan.model.program.calls import Call, Value, each
+from longspan.model.program.calls import Call, Form, Value, each
 from longspan.model.program.fuse import fuse
 from longspan.model.program.record import Recorder
 from longspan.model.program.simplify import simplify
@@ -112,7 +112,9 @@ def record(
     stays one call, however it is made; it gives tensors that lie contiguously. state: the name of a keyword of its, and
     what it is in trials.
     """
-    lists, forms, outputs = [], None, []
+    lists: list[list[Call]] = []
+    forms: list[Form] = []
+    outputs: list[int] = []
     for length in LENGTHS:
         given = inputs(*length)
         with Recorder(*given) as recorder:
@@ -126,7 +128,6 @@ def record(
         calls, outputs = simplify(recorder.calls, recorder.forms, known, opaque)
         lists.append(calls)
         forms = forms or recorder.forms
-    assert forms is not None
     near = max([NEAR.get(form.dtype, 0.0) for form in forms])
     given = inputs(*CHECKED)
     program = Program(fuse(unify(lists, LENGTHS), forms, outputs), len(given), outputs, opaque, state[0])

@@ -1,7 +1,7 @@
 """Write down what a model calls while it runs.
 
-Every function of torch that gets or gives tensors passes a mode of torch's own (`TorchFunctionMode`), so no model's code
-is known here. What does not depend on the tokens is kept as the constant that it was.
+Every function of torch that gets or gives tensors passes a mode of torch's own (`TorchFunctionMode`), so no model's
+code is known here. What does not depend on the tokens is kept as the constant that it was.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Recorder(TorchFunctionMode):
             if x.untyped_storage().data_ptr() != out.untyped_storage().data_ptr() or x.dtype != out.dtype:
                 continue
             at = self._numbers[id(x)]
-            root, begin = self._views.get(at, (at, x.storage_offset()))
+            root, begin = self._views.get(at, (at, int(x.storage_offset())))
             if not self._held[root].is_contiguous():
                 return
             self._views[number] = root, begin

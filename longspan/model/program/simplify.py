@@ -72,4 +72,5 @@ def used(calls: list[Call], outputs: list[int]) -> list[Call]:
 
 
 def _like(forms: list[Form], out: int, x: Any) -> bool:
-    return forms[out].shape == forms[x].shape and forms[out].dtype == forms[x].dtype
+    mine, other = forms[out], forms[int(x)]
+    return mine.shape == other.shape and mine.dtype == other.dtype
