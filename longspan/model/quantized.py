@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -73,19 +74,19 @@ class QuantizedLinear(nn.Module):
         return functional.linear(rows, weight, None if self.bias is None else self.bias[start:stop])
 
 
-def quantize(model: nn.Module, form: str) -> None:
+def quantize(model: transformers.PreTrainedModel, form: str) -> None:
     """Replace the linear layers of a model's decoder layers, one by one; with int8 its output head too.
 
     An embedding that is the head's weight as well stays as it is, and the head gets codes of its own. Matrices that
     are no linear layers, as those of fused experts, stay; a warning names them.
     """
-    base = model.base_model
-    for layer in base.layers:  # type: ignore[union-attr]
+    layers: nn.ModuleList = model.base_model.layers
+    for layer in layers:
         _replace(layer, form)
-    head = model.get_output_embeddings()  # type: ignore[operator]
+    head = model.get_output_embeddings()
     if form == "int8" and isinstance(head, nn.Linear):
         model.set_output_embeddings(QuantizedLinear(head, form))
-    left = sorted({name.rpartition(".")[2] for name, p in base.layers.named_parameters() if p.dim() > MATRIX})  # type: ignore[union-attr,operator]
+    left = sorted({name.rpartition(".")[2] for name, held in layers.named_parameters() if held.dim() > MATRIX})
     if left:
         warnings.warn(f"weights: {', '.join(left)} of fused experts stay as they are stored", stacklevel=2)
 
