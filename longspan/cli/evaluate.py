@@ -74,6 +74,7 @@ def run(
                 "suite": next(name for name, one in SUITES.items() if one is suite),
                 "model": model or "embedded",
                 "dtype": str(llm.dtype).removeprefix("torch."),
+                "weights": llm.weights,
                 "device": str(llm.device),
                 "rope": made.rope,
                 **llm.plan.texts,

@@ -213,6 +213,7 @@ def _report(model: str | None, llm: LLM, asked: list[str], answers: Answers) -> 
     return {
         "model": model or "embedded",
         "dtype": str(llm.dtype).removeprefix("torch."),
+        "weights": llm.weights,
         "device": str(llm.device),
         "results": results,
         "tokens_in": answers.tokens_in,

@@ -98,7 +98,7 @@ class LLM:
         loaded = load(EMBEDDED if model is None else model, dtype=dtype, device=device, weights=weights)
         self.shape, self.tokenizer, self.path = loaded.shape, loaded.tokenizer, loaded.path
         self.encoder = None if self.tokenizer is None else Encoder(self.tokenizer, self.shape.vocab)
-        self.dtype, self.device = loaded.dtype, loaded.device
+        self.dtype, self.device, self.weights = loaded.dtype, loaded.device, weights
         reaching = [layer.rope for layer in self.shape.layers if layer.window is None]
         self.ropes = Ropes(self.shape.ropes, reaching, rope)
         plain = self.shape.layout(self.dtype.itemsize, page)

@@ -35,10 +35,11 @@ VERSION = 1
 
 
 def key(llm: LLM) -> bytes:
-    """What the numbers in a saved text depend on: the model, its dtype, the rope, and what the plan does to pages."""
+    """What the numbers in a saved text depend on: the model, its dtype and weights, the rope, and the plan."""
     plan = {name: text for name, text in llm.plan.texts.items() if name != "offload"}
     return json.dumps(
-        [VERSION, fingerprint(llm.path), str(llm.dtype), llm.ropes.choice, plan, llm.layout.page], sort_keys=True
+        [VERSION, fingerprint(llm.path), str(llm.dtype), llm.weights, llm.ropes.choice, plan, llm.layout.page],
+        sort_keys=True,
     ).encode()
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import handle_torch_function, has_torch_function_unary
@@ -86,19 +86,19 @@ def multiply(x: Tensor, layer: QuantizedLinear) -> Tensor:
     return layer.multiply(x)
 
 
-def quantize(model: Any, form: str) -> None:
+def quantize(model: transformers.PreTrainedModel, form: str) -> None:
     """Replace the linear layers of a model's decoder layers, one by one; with int8 its output head too.
 
     An embedding that is the head's weight as well stays as it is, and the head gets codes of its own. Matrices that
     are no linear layers, as those of fused experts, stay; a warning names them.
     """
-    base = model.base_model
-    for layer in base.layers:
+    layers: nn.ModuleList = model.base_model.layers
+    for layer in layers:
         _replace(layer, form)
     head = model.get_output_embeddings()
     if form == "int8" and isinstance(head, nn.Linear):
         model.set_output_embeddings(QuantizedLinear(head, form))
-    left = sorted({name.rpartition(".")[2] for name, p in base.layers.named_parameters() if p.dim() > MATRIX})
+    left = sorted({name.rpartition(".")[2] for name, held in layers.named_parameters() if held.dim() > MATRIX})
     if left:
         warnings.warn(f"weights: {', '.join(left)} of fused experts stay as they are stored", stacklevel=2)
 

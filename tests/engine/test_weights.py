@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
+import checkpoints
 import pytest
 import torch
 from torch import nn
@@ -49,3 +53,16 @@ def test_torch_and_compiled_kernels_agree(form: str, rows: int, monkeypatch):
 def test_unknown_forms_are_refused():
     with pytest.raises(UsageError, match="weights 'int3' is not known; known: stored, int8, int4"):
         LLM(weights="int3")
+
+
+@pytest.mark.parametrize("family", checkpoints.FAMILIES)
+def test_every_family_runs_and_names_what_stays(family: str, tmp_path: Path):
+    checkpoints.make(family, tmp_path)
+    ids = list(range(3, 43))
+    right = LLM(tmp_path).logits(ids)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        got = LLM(tmp_path, weights="int8").logits(ids)
+    assert (got - right).norm() < 0.1 * right.norm()
+    stays = [str(w.message) for w in told if "stay as they are stored" in str(w.message)]
+    assert len(stays) == (family in {"mixtral", "qwen3_moe", "gpt_oss"})

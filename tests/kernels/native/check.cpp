@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "linear_run.hpp"
 #include "prompt.hpp"
 #include "run.hpp"
 
@@ -239,6 +240,87 @@ void scores() {
     }
 }
 
+// Numbers of one kind in memory.
+struct Numbers {
+    Kind kind;
+    std::vector<char> held;
+    int64_t unit() const { return kind == Kind::f32 ? 4 : 2; }
+    Numbers(Kind k, int64_t n, bool drawn) : kind(k), held(static_cast<size_t>(n * (k == Kind::f32 ? 4 : 2))) {
+        for (int64_t i = 0; drawn && i < n; i++) {
+            const float x = static_cast<float>(uniform(-1, 1));
+            uint32_t bits;
+            std::memcpy(&bits, &x, 4);
+            uint16_t h = static_cast<uint16_t>(kind == Kind::bf16 ? bits >> 16 : half(std::fabs(x) + 0.001) | (x < 0) << 15);
+            if (kind == Kind::f32)
+                std::memcpy(held.data() + 4 * i, &x, 4);
+            else
+                std::memcpy(held.data() + 2 * i, &h, 2);
+        }
+    }
+    double at(int64_t i) const {
+        float x;
+        uint16_t h;
+        if (kind == Kind::f32) {
+            std::memcpy(&x, held.data() + 4 * i, 4);
+            return x;
+        }
+        std::memcpy(&h, held.data() + 2 * i, 2);
+        if (kind == Kind::f16) return wide(h);
+        const uint32_t bits = static_cast<uint32_t>(h) << 16;
+        std::memcpy(&x, &bits, 4);
+        return x;
+    }
+};
+
+void products() {
+    const int64_t columns = among({1, 7, 33, 64, 100, 576}), n = among({1, 3, 64, 131}), groups = (columns + 63) / 64;
+    const int64_t rows = 1 + static_cast<int64_t>(source() % Few::MOST);
+    const auto stored = static_cast<Kind>(source() % 5);
+    const bool coded = stored == Kind::int8 || stored == Kind::int4;
+    const Kind kind = coded ? Kind::f32 : stored;
+    const int64_t code = stored == Kind::int8 ? 64 : 32, stride = groups * (code + 2);
+    const Numbers x(kind, rows * columns, true), bias(kind, n, true);
+    const Numbers dense[2] = {{kind, n * columns, true}, {kind, n * columns, true}};
+    std::vector<char> codes[2];
+    for (auto& matrix : codes) {
+        matrix.resize(static_cast<size_t>(n * stride));
+        for (auto& c : matrix) c = static_cast<char>(source());
+        const uint16_t scale = 0x3c00;  // 1/128
+        for (int64_t i = 0; i < n * groups; i++)
+            std::memcpy(matrix.data() + i / groups * stride + groups * code + 2 * (i % groups), &scale, 2);
+    }
+    auto weight = [&](int j, int64_t row, int64_t k) {
+        if (!coded) return dense[j].at(row * columns + k);
+        const int byte = static_cast<unsigned char>(codes[j][static_cast<size_t>(row * stride + k / 64 * code + k % 64 % code)]);
+        return (stored == Kind::int8 ? byte - 128 : (k % 64 < 32 ? byte & 15 : byte >> 4) - 8) / 128.0;
+    };
+    for (const Level* level : available())
+        for (Act act : {Act::none, Act::silu}) {
+            Linear layer(level, kind, stored, columns, act);
+            layer.add({coded ? codes[0].data() : dense[0].held.data(), bias.held.data(), n});
+            layer.add({coded ? codes[1].data() : dense[1].held.data(), nullptr, n});
+            Numbers out[2] = {{kind, rows * n, false}, {kind, rows * n, false}};
+            char* to[2] = {out[0].held.data(), out[1].held.data()};
+            layer.run(3, rows, x.held.data(), to);
+            for (int64_t i = 0; i < rows * n; i++) {
+                double sum[2] = {bias.at(i % n), 0};
+                for (int j = 0; j < 2; j++)
+                    for (int64_t k = 0; k < columns; k++) sum[j] += weight(j, i % n, k) * x.at(i / n * columns + k);
+                if (act == Act::silu) sum[0] *= sum[1] / (1 + std::exp(-sum[0]));
+                for (int j = 0; j < (act == Act::none ? 2 : 1); j++)
+                    if (!(std::fabs(out[j].at(i) - sum[j]) <=
+                          (kind == Kind::f32 ? 1e-4 : 1e-2) * (1 + std::fabs(sum[j]))))
+                        fail("products", level, out[j].at(i), sum[j]);
+            }
+            if (!coded) continue;
+            Numbers opened(kind, n * columns, false);
+            layer.open(3, 0, n, opened.held.data());
+            for (int64_t i = 0; i < n * columns; i++)
+                if (opened.at(i) != weight(0, i / columns, i % columns))
+                    fail("open", level, opened.at(i), weight(0, i / columns, i % columns));
+        }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -247,6 +329,7 @@ int main(int count, char** arguments) {
         attention(true);
         attention(false);
         scores();
+        products();
     }
     std::printf("%d rounds on", rounds);
     for (const Level* level : available()) std::printf(" %s", level->name);
