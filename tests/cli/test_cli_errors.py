@@ -242,3 +242,9 @@ def test_a_reader_that_leaves_is_no_error():
     )
     os.close(write)
     assert done.stderr == b""
+
+
+def test_unknown_weights_are_refused(cli):
+    result = cli("run", "--prompt", "x", "--weights", "int3")
+    assert result.code == 2
+    assert "weights 'int3' is not known; known: stored, int8, int4" in result.err

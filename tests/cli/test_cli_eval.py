@@ -65,8 +65,9 @@ def test_json_says_everything(cli, chatty, text):
         *("--asked", "start", "--seed", 7, "--batch", 3, "--text", text, "--dtype", "bfloat16", "--json"),
     ).json
     assert set(report) == {
-        "suite", "model", "dtype", "device", "rope", "format", "evict", "select", "place", "offload", "settings",
-        "versions", "kv_bytes_peak", "disk_bytes", "rss_peak_bytes", "seconds", "results", "samples", "warnings",
+        "suite", "model", "dtype", "weights", "device", "rope", "format", "evict", "select", "place", "offload",
+        "settings", "versions", "kv_bytes_peak", "disk_bytes", "rss_peak_bytes", "seconds", "results", "samples",
+        "warnings",
     }  # fmt: skip
     assert (report["suite"], report["model"]) == ("lookup", str(chatty))
     assert (report["dtype"], report["device"]) == ("bfloat16", "cpu")

@@ -77,6 +77,7 @@ def test_json_says_everything(cli, chatty):
         "plan_why",
         "disk_bytes",
         "dtype",
+        "weights",
         "device",
         "results",
         "tokens_in",
