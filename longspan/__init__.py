@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from longspan.errors import (
@@ -41,6 +42,11 @@ _LAZY = {
     "Sampling": "longspan.engine.sample",
     "Session": "longspan.engine.session",
 }
+
+# Threads of torch's OpenMP wait for more work after each operation, on the cores that the compiled kernels want next.
+# They do so for a shorter while than they would by themselves (docs/decisions.md); this is read when torch is imported.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 
 def __getattr__(name: str) -> Any:

@@ -46,7 +46,7 @@ def run(
     device: options.Device = "auto",
     memory: options.Memory = None,
     page: options.Page = 64,
-    chunk: options.Chunk = 1024,
+    chunk: options.Chunk = 2048,
     backend: options.Backend = "auto",
     text: Text = None,
     raw: Raw = None,

@@ -21,7 +21,7 @@ def model(
     name: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id.", show_default=False)],
     dtype: options.Dtype = "auto",
     page: options.Page = 64,
-    chunk: options.Chunk = 1024,
+    chunk: options.Chunk = 2048,
     json: options.Json = False,
 ) -> None:
     """Say what a model is, whether it runs here, and what its cache costs. Reads no weights.

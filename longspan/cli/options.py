@@ -128,7 +128,7 @@ def check(
     weights: str = "stored",
     memory: str | None = None,
     page: int = 64,
-    chunk: int = 1024,
+    chunk: int = 2048,
     backend: str = "auto",
 ) -> None:
     """Raises UsageError for a value that the engine would refuse after loading the model."""

@@ -51,7 +51,7 @@ def run(
     device: options.Device = "auto",
     memory: options.Memory = None,
     page: options.Page = 64,
-    chunk: options.Chunk = 1024,
+    chunk: options.Chunk = 2048,
     backend: options.Backend = "auto",
     max_new_tokens: options.MaxNewTokens = 256,
     temperature: options.Temperature = 0.0,

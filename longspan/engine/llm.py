@@ -20,7 +20,7 @@ from longspan.engine.choose import Case, choose
 from longspan.engine.encode import Encoder
 from longspan.engine.forward import Forward
 from longspan.engine.generate import Output, Progress, Request, run
-from longspan.engine.memory import available, parse_bytes
+from longspan.engine.memory import available, parse_bytes, reuse
 from longspan.engine.plan import Plan
 from longspan.engine.progress import bar
 from longspan.engine.ropes import Ropes
@@ -85,7 +85,7 @@ class LLM:
         weights: str = "stored",
         memory: int | str | None = None,
         page: int = 64,
-        chunk: int = 1024,
+        chunk: int = 2048,
         rows: int = 16,
         backend: str = "auto",
     ) -> None:
@@ -128,6 +128,8 @@ class LLM:
         )
         kernel = backend_named(backend, self.device)
         forward = Forward(loaded.model, [layer.rope for layer in self.shape.layers], kernel, self.plan.place)
+        if self.plan.offload is None:  # with pages in a file, memory counts for more than time
+            reuse()
         self.scheduler = Scheduler(forward, self.ropes, self.pool, chunk, rows)
 
     # texts in, texts out

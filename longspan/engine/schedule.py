@@ -103,7 +103,7 @@ class Scheduler:
     again later, so nothing is lost but time.
     """
 
-    def __init__(self, forward: Forward, ropes: Ropes, pool: Pool, chunk: int = 1024, rows: int = 16) -> None:
+    def __init__(self, forward: Forward, ropes: Ropes, pool: Pool, chunk: int = 2048, rows: int = 16) -> None:
         if chunk < 1:
             raise UsageError(f"chunk: {chunk}; give the ids per step, ≥ 1")
         if rows < 1:
