@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from longspan.engine.session import Session
 
 
-USUAL = {"format": "dense", "evict": "none", "select": "all", "place": "text", "offload": "none"}
+USUAL = {"format": "dense", "evict": "none", "select": "all", "place": "text", "prefill": "dense"}
+USUAL["offload"] = "none"
 ANSWER = 1024
 """Tokens of an answer that a plan has room for; a longer one ends with the memory."""
 TEMPLATE = 64
@@ -44,6 +45,7 @@ def run(
     evict: options.Evict = None,
     select: options.Select = None,
     place: options.Place = None,
+    prefill: options.Prefill = None,
     offload: options.Offload = None,
     resident: options.Resident = None,
     dtype: options.Dtype = "auto",

@@ -33,4 +33,7 @@ private:
     std::vector<Segment> waiting_;
 };
 
+// What some rows give to each page of a segment.
+void estimate(const Level* level, int threads, const Probe& probe, const Segment& segment);
+
 }  // namespace longspan
