@@ -79,9 +79,8 @@ def mass(suite: FactLookup, setting: str) -> float:
         if work.subset is not None:
             reads = work.reads()
             assert reads is not None
-            rows = reads.transpose(0, 1).repeat_interleave(work.groups, 1)  # [R, H, N]
-            share = (page_shares(work, 1) * rows).sum(-1)
-            kept.append(share[~whole(work.subset, len(share))].flatten())
+            share = (page_shares(work, 1, 1) * reads).sum(-1)  # [G, R]
+            kept.append(share[:, ~whole(work.subset, share.shape[1])].flatten())
         return kernel(work)
 
     llm.scheduler.forward.backend = look

@@ -51,9 +51,7 @@ class Sparse:
         if not bool(leaves.any()):
             return None
         rows, blocks = work.queries.shape[0], len(leaves)
-        part = dataclasses.replace(work, queries=work.queries[: blocks * self.block])
-        shares = page_shares(part, self.stride)  # [S, H, N]
-        shares = shares.view(blocks, -1, work.kv_heads, work.groups, work.pages).mean((1, 3)).transpose(0, 1)
+        shares = page_shares(work, self.stride, self.block)
         pages = self.keep(shares, work.first - work.base, work.page) | ~leaves[:, None]
         if rows > blocks * self.block:  # a block that is not whole
             pages = torch.cat([pages, pages.new_ones(work.kv_heads, 1, work.pages)], 1)

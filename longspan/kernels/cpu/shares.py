@@ -11,32 +11,34 @@ from longspan.kernels.cpu.native import NATIVE, level
 from longspan.kernels.work import Work
 
 
-def page_shares(work: Work, stride: int, instructions: str | None = None) -> Tensor:
+def page_shares(work: Work, stride: int, block: int, instructions: str | None = None) -> Tensor:
     """See `kernels.shares`. What these kernels do not do (`why_not`), the torch path does.
 
     instructions: the instruction set to use; None: see `native.level`.
     """
     rows, heads, dim = work.queries.shape
-    if NATIVE is None or why_not(work) is not None or rows < stride:
-        return shares.page_shares(work, stride)
+    if NATIVE is None or why_not(work) is not None or rows < block:
+        return shares.page_shares(work, stride, block)
     queries = work.queries.float().contiguous()
     cos, sin = (None if x is None else x.float().contiguous() for x in (work.cos, work.sin))
-    tops, sums = torch.empty((2, rows // stride, heads, work.pages))
+    # nothing here is work for torch's threads: they would spin beside those that read the pages next
+    tops, sums = torch.empty((2, rows // block * (block // stride), heads, work.pages))
+    out = torch.empty((work.kv_heads, rows // block, work.pages))
+    where = level(instructions), torch.get_num_threads()
+    probe = NATIVE.Probe(
+        queries.data_ptr(),
+        *(rows, heads, work.kv_heads, dim, work.page),
+        *(work.first, work.base, max(work.begin, work.base)),
+        *(0 if cos is None else cos.shape[-1], address(cos), address(sin)),
+        work.softcap or 0.0,
+        work.dtype == torch.bfloat16,
+        *(work.pages, stride, block, tops.data_ptr(), sums.data_ptr()),
+    )
     start = 0
     for run in work.runs:
         for raw in run.raw():
             if raw.pages:
-                NATIVE.estimate(
-                    level(instructions),
-                    torch.get_num_threads(),
-                    queries.data_ptr(),
-                    *(rows, heads, work.kv_heads, dim, work.page),
-                    *(work.first, work.base, max(work.begin, work.base)),
-                    *(0 if cos is None else cos.shape[-1], address(cos), address(sin)),
-                    work.softcap or 0.0,
-                    work.dtype == torch.bfloat16,
-                    *(work.pages, stride, tops.data_ptr(), sums.data_ptr()),
-                    *operands(raw, start, dim),
-                )
+                probe.read(*where, *operands(raw, start, dim))
             start += raw.pages
-    return shares.shares(tops, sums)
+    probe.shares(*where, out.data_ptr())
+    return out

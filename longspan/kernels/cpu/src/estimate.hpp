@@ -88,4 +88,31 @@ inline void estimate(const Probe& e, const Segment& s, int64_t lane, int64_t fro
     Probing<Exact>(e, scratch).run(s, lane, from, to);
 }
 
+// out [N]: the share of each page in the softmax of the rows of a block, the mean over these and a lane's heads.
+inline void shares(const Probe& e, int64_t lane, int64_t block, float* out) {
+    const Prompt& p = e.prompt;
+    const int64_t many = e.rows() * p.group(), first = block * e.rows() * p.heads + lane * p.group();
+    for (int64_t n = 0; n < p.pages; n++) out[n] = 0.0f;
+    for (int64_t m = 0; m < many; m++) {
+        const int64_t at = (first + m / p.group() * p.heads + m % p.group()) * p.pages;
+        float *tops = e.tops + at, *sums = e.sums + at, top = -1e30f, total = 0.0f;
+        for (int64_t n = 0; n < p.pages; n++) top = tops[n] > top ? tops[n] : top;
+        // weights take the place of the sums; the last pages, fewer than a vector, are worked on aside
+        for (int64_t n = 0; n < p.pages; n += V::W) {
+            const int64_t here = p.pages - n < V::W ? p.pages - n : V::W;
+            float x[V::W], y[V::W];
+            for (int64_t i = 0; i < V::W; i++) {
+                x[i] = i < here ? tops[n + i] - top : 0.0f;
+                y[i] = i < here ? sums[n + i] : 0.0f;
+            }
+            V::F weight = V::mul(expf(V::load(x)), V::load(y));
+            total += V::sum(weight);
+            V::store(x, weight);
+            for (int64_t i = 0; i < here; i++) sums[n + i] = x[i];
+        }
+        const float scale = 1.0f / (total * static_cast<float>(many));
+        for (int64_t n = 0; n < p.pages; n++) out[n] += scale * sums[n];
+    }
+}
+
 }  // namespace

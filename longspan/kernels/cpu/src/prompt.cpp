@@ -48,4 +48,10 @@ void estimate(const Level* level, int threads, const Probe& probe, const Segment
     });
 }
 
+void shares(const Level* level, int threads, const Probe& probe, float* out) {
+    parallel(threads, probe.prompt.lanes * probe.blocks(), 0, [&](int64_t i, float*) {
+        level->shares(probe, i / probe.blocks(), i % probe.blocks(), out + i * probe.prompt.pages);
+    });
+}
+
 }  // namespace longspan
