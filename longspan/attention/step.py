@@ -53,6 +53,11 @@ class Pages:
     seen: int = 0
     read: int = 0
 
+    @property
+    def share(self) -> float | None:
+        """None: no block of any text left pages out."""
+        return self.read / self.seen if self.seen else None
+
     def count(self, work: Work, leaves: torch.Tensor) -> None:
         assert work.subset is not None
         block, pages = work.subset.rows, work.subset.pages[:, : len(leaves)]

@@ -153,9 +153,7 @@ def check(
 
     check_weights(weights)
     Ropes({}, (), rope)
-    plan = Plan.parse(
-        format or "dense", evict or "none", select or "all", place or "text", offload, prefill or "dense"
-    )
+    plan = Plan.parse(format or "dense", evict or "none", select or "all", place or "text", offload, prefill or "dense")
     if memory is not None:
         parse_bytes(memory)
     if resident is not None:

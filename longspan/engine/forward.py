@@ -32,9 +32,9 @@ def _memory(what: str) -> Iterator[None]:
 class Forward:
     """Runs the Hugging Face model, unchanged, with our attention.
 
-    ropes: the rope key of each layer, None where a layer rotates nothing. placement, prefill: see `Step`. program: what the model
-    does as a flat list of calls, which holds its weights as they were; None: the model's own code runs, and
-    `why_no_program` says why.
+    ropes: the rope key of each layer, None where a layer rotates nothing. placement, prefill, pages: see `Step`.
+    program: what the model does as a flat list of calls, which holds its weights as they were; None: the model's own
+    code runs, and `why_no_program` says why.
     """
 
     def __init__(

@@ -132,7 +132,8 @@ class LLM:
             held,
         )
         kernel = backend_named(backend, self.device)
-        forward = Forward(loaded.model, [layer.rope for layer in self.shape.layers], kernel, self.plan.place, self.plan.prefill)
+        ropes = [layer.rope for layer in self.shape.layers]
+        forward = Forward(loaded.model, ropes, kernel, self.plan.place, self.plan.prefill)
         self.scheduler = Scheduler(forward, self.ropes, self.pool, chunk, rows)
 
     # texts in, texts out

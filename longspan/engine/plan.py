@@ -27,8 +27,9 @@ from longspan.errors import UsageError
 class Plan:
     """format: how full pages are stored; None: as they are written. evict: which tokens stay in layers without a
     window; None: all. select: which pages a query reads there; None: all. place: at which distance these stand.
-    prefill: which pages the rows of a text look at there; None: all. offload: folder of the file that full pages are kept in; None: they are in memory. texts: what `parse` was given,
-    in full. why: who chose, in a sentence, where that was not the user.
+    prefill: which pages the rows of a text look at there while it is read; None: all. offload: folder of the file that
+    full pages are kept in; None: they are in memory. texts: what `parse` was given, in full. why: who chose, in a
+    sentence, where that was not the user.
     """
 
     format: Format | None
@@ -58,10 +59,8 @@ class Plan:
         placement: Placement = spec.parse(place, PLACEMENTS, "place")
         reading: Prefill = spec.parse(prefill, PREFILLS, "prefill")
         if not isinstance(reading, Every) and not (policy is None and chosen is None):
-            decides = "--evict" if policy is not None else "--select"
-            raise UsageError(
-                f"prefill: what a text looks at while it is read is decided by {decides}; leave out --prefill or {decides}"
-            )
+            by = "--evict" if policy is not None else "--select"
+            raise UsageError(f"prefill: what a text looks at is decided by {by} already; leave out --prefill or {by}")
         if policy is None and chosen is None and not isinstance(placement, Text):
             raise UsageError(
                 "place: without eviction and selection every page is read, so each has to stand where it does in the "
@@ -103,8 +102,8 @@ class Plan:
         """Raises UsageError where a step of `chunk` ids, of up to `rows` texts, may be too short for a block."""
         if self.prefill is not None and chunk < self.prefill.block + rows:
             raise UsageError(
-                f"chunk: {chunk} ids in a step are too few for --prefill {self.texts['prefill']}, which reads blocks of "
-                f"{self.prefill.block}; give {self.prefill.block + rows} or more"
+                f"chunk: {chunk} ids in a step are too few for --prefill {self.texts['prefill']}, which reads blocks "
+                f"of {self.prefill.block}; give {self.prefill.block + rows} or more"
             )
 
     def layout(self, layout: Layout, dtype: torch.dtype) -> Layout:
