@@ -70,7 +70,7 @@ def attend(
     if not plain:
         return _done(_selected(step, layer, q, softcap, s_aux), query), None
     outputs, start = [], 0
-    for segment, reading in zip(step.segments, step.readings[number], strict=True):
+    for i, (segment, reading) in enumerate(zip(step.segments, step.readings[number], strict=True)):
         cos_sin = reading.distances[rope] if rope is not None else (None, None)
         work = Work(
             queries=q[start : start + segment.rows],
@@ -87,7 +87,7 @@ def attend(
             softcap=softcap,
             sinks=s_aux,
         )
-        outputs.append(step.backend(work))
+        outputs.append(step.backend(step.chosen(work, i)))
         start += segment.rows
     out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return _done(out, query), None

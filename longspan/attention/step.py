@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from longspan.attention.placement import Placement, Text
+from longspan.attention.prefill.method import Prefill
 from longspan.attention.rotation import Rotation, rotation
 from longspan.cache.sequence import Sequence
-from longspan.kernels import Backend
+from longspan.kernels import Backend, Work
 from longspan.rope import Angles
 
 Cosine = tuple[torch.Tensor, torch.Tensor]
@@ -45,6 +46,27 @@ class Reading:
     distances: Mapping[str, Cosine]
 
 
+@dataclasses.dataclass
+class Pages:
+    """Counted over lanes and blocks of rows that may leave pages out: pages that they see, and that they read."""
+
+    seen: int = 0
+    read: int = 0
+
+    @property
+    def share(self) -> float | None:
+        """None: no block of any text left pages out."""
+        return self.read / self.seen if self.seen else None
+
+    def count(self, work: Work, leaves: torch.Tensor) -> None:
+        assert work.subset is not None
+        block, pages = work.subset.rows, work.subset.pages[:, : len(leaves)]
+        ends = work.first - work.base + block * torch.arange(1, len(leaves) + 1, device=pages.device)
+        seen = torch.arange(work.pages, device=pages.device) * work.page < ends[:, None]
+        self.seen += work.kv_heads * int(seen[leaves].sum())
+        self.read += int((pages & seen)[:, leaves].sum())
+
+
 class Trial:
     """In place of a step, where the model is only looked at: no sequence, no cache."""
 
@@ -59,7 +81,8 @@ class Step:
     """Segments packed in one row of T tokens, with everything that layers share computed once.
 
     ropes: the rope key of each layer. place: for each layer, which group holds it (None: the lanes, where something
-    is evicted) and its index there. placement: at which distance slots of lanes stand.
+    is evicted) and its index there. placement: at which distance slots of lanes stand. prefill: which pages blocks of
+    rows look at in layers without a window, None: all; `pages` counts them.
     """
 
     def __init__(
@@ -68,8 +91,12 @@ class Step:
         ropes: Seq[str | None],
         backend: Backend,
         placement: Placement = Text(),  # noqa: B008 - a frozen value
+        prefill: Prefill | None = None,
+        pages: Pages | None = None,
     ) -> None:
         self.segments, self.ropes, self.backend, self.placement = segments, ropes, backend, placement
+        self.prefill, self.pages = prefill, pages or Pages()
+        self.leaves = [self._leaves(s) for s in segments]
         sequence = segments[0].sequence
         self.pool = sequence.pool
         page, device = self.pool.layout.page, self.pool.device
@@ -87,6 +114,30 @@ class Step:
         for key in dict.fromkeys(k for k in ropes if k is not None):
             self.keys[key], self.queries[key] = self._tables(key, positions)
         self.readings = [[self._reading(s, g) for s in segments] for g in range(len(sequence.groups))]
+
+    def _leaves(self, segment: Segment) -> torch.Tensor | None:
+        """Which whole blocks of a segment may leave pages out: bool; None: none of them. What is asked does not."""
+        if self.prefill is None:
+            return None
+        block, first, sequence = self.prefill.block, segment.first, segment.sequence
+        starts = np.arange(first, first + segment.rows - block + 1, block)
+        if first % block or len(starts) == 0:
+            return None
+        asked = sequence.asks(np.arange(first, starts[-1] + block)).reshape(-1, block).any(1)
+        leaves = torch.from_numpy((starts >= sequence.start + self.prefill.least) & ~asked)
+        return leaves.to(sequence.pool.device) if bool(leaves.any()) else None
+
+    def chosen(self, work: Work, number: int) -> Work:
+        """The work of a segment, with the pages that it reads."""
+        leaves = self.leaves[number]
+        if self.prefill is None or leaves is None or work.window is not None:
+            return work
+        subset = self.prefill.choose(work, leaves)
+        if subset is None:
+            return work
+        made = dataclasses.replace(work, subset=subset)
+        self.pages.count(made, leaves)
+        return made
 
     def _rotation(self, segment: Segment, key: str) -> Rotation:
         return rotation(segment.angles[key], self.pool.layout.page, self.pool.device)

@@ -34,6 +34,7 @@ class Layout:
         them. waits: whether all are kept until a question was read. note_bytes: what is known of each slot there
         besides its key and value.
     summary_bytes: of the summary of a lane's page by which queries choose, in layers without a window.
+    block: rows of a text that choose pages together, so that a step ends between two blocks, or where a prompt does.
     """
 
     windows: tuple[int | None, ...]
@@ -49,6 +50,7 @@ class Layout:
     shared: bool = False
     waits: bool = False
     summary_bytes: int = 0
+    block: int = 1
 
     @property
     def page_bytes(self) -> int:

@@ -59,9 +59,21 @@ class Sequence:
             self.lanes.append(self.start + self.length, tokens)
         self.length += tokens
 
-    def room(self, rows: int) -> int:
-        """As many of `rows` more tokens as may come before the cache is next tidied."""
-        return rows if self.pool.layout.interval is None else min(rows, self._due() - self.start - self.length)
+    def room(self, rows: int, pending: int) -> int:
+        """As many of `rows` more tokens as may come in one step, where `pending` are to come: not beyond where the
+        cache is next tidied; and where blocks are read together, none in parts but at the ends of prompts."""
+        here, block = self.start + self.length, self.pool.layout.block
+        if self.pool.layout.interval is not None:
+            rows = min(rows, self._due() - here)
+        if block > 1:
+            ends = [mark - here for mark in self.marks if here < mark <= here + rows]
+            if here % block:
+                rows = min(rows, block - here % block, *ends)
+            elif ends:
+                rows = min(ends)
+            elif rows < pending:
+                rows -= rows % block
+        return rows
 
     def _due(self) -> int:
         """The next text position where the cache is tidied."""

@@ -39,6 +39,7 @@ def run(
     evict: options.Evict = None,
     select: options.Select = None,
     place: options.Place = None,
+    prefill: options.Prefill = None,
     offload: options.Offload = None,
     resident: options.Resident = None,
     dtype: options.Dtype = "auto",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from longspan.attention.prefill import PREFILLS
 from longspan.cache.eviction import POLICIES
 from longspan.cache.formats import FORMATS
 from longspan.cache.summaries import SELECTIONS
@@ -58,6 +59,15 @@ Place = Annotated[
         metavar="RULE",
         help="At which distance what stayed stands: text (the true one), slot (that in the cache), or far:near=512 "
         "(the true one up to there, beyond it one for all). [default: text]",
+    ),
+]
+Prefill = Annotated[
+    str | None,
+    typer.Option(
+        metavar="METHOD",
+        help="What a text looks at while it is read, in layers without a window: dense (all that stands before), or "
+        f"sparse:mass=0.95 (the pages that hold so much of its attention). Methods: {', '.join(PREFILLS)}. "
+        "[default: dense]",
     ),
 ]
 Offload = Annotated[
@@ -123,6 +133,7 @@ def check(
     evict: str | None = None,
     select: str | None = None,
     place: str | None = None,
+    prefill: str | None = None,
     offload: str | None = None,
     resident: str | None = None,
     weights: str = "stored",
@@ -142,7 +153,7 @@ def check(
 
     check_weights(weights)
     Ropes({}, (), rope)
-    Plan.parse(format or "dense", evict or "none", select or "all", place or "text", offload)
+    plan = Plan.parse(format or "dense", evict or "none", select or "all", place or "text", offload, prefill or "dense")
     if memory is not None:
         parse_bytes(memory)
     if resident is not None:
@@ -151,6 +162,7 @@ def check(
         raise UsageError(f"page: {page} tokens; choose one of {', '.join(map(str, PAGE_SIZES))}")
     if chunk < 1:
         raise UsageError(f"chunk: {chunk}; give the tokens per step, at least 1")
+    plan.check_chunk(chunk)
     backend_named(backend)
 
 

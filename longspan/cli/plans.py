@@ -38,7 +38,8 @@ def named(given: Sequence[str]) -> dict[str, str]:
 
 def label(engine: dict[str, Any]) -> str:
     """A name for the plan that the command's own options give."""
-    given = [str(engine[name]) for name in ("format", "evict", "select", "place") if engine[name] is not None]
+    names = "format", "evict", "select", "place", "prefill"
+    given = [str(engine[name]) for name in names if engine[name] is not None]
     return " ".join(given) or "full"
 
 

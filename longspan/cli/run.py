@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from longspan.engine.session import Session
 
 
-USUAL = {"format": "dense", "evict": "none", "select": "all", "place": "text", "offload": "none"}
+USUAL = {"format": "dense", "evict": "none", "select": "all", "place": "text"}
+USUAL |= {"prefill": "dense", "offload": "none"}
 ANSWER = 1024
 """Tokens of an answer that a plan has room for; a longer one ends with the memory."""
 TEMPLATE = 64
@@ -44,6 +45,7 @@ def run(
     evict: options.Evict = None,
     select: options.Select = None,
     place: options.Place = None,
+    prefill: options.Prefill = None,
     offload: options.Offload = None,
     resident: options.Resident = None,
     dtype: options.Dtype = "auto",
@@ -181,8 +183,18 @@ def figures(llm: LLM, answers: Answers) -> str:
     return (
         f"{answers.tokens_in:,} tokens read ({say.rate(answers.prefill_tokens_per_second)}){written}"
         f"{'' if each is None else f' ({say.milliseconds(each)} each)'}, "
-        f"KV {say.size(llm.pool.peak_bytes)}, rope {answers.rope}"
+        f"KV {say.size(llm.pool.peak_bytes)}, rope {answers.rope}{_reading(llm)}"
     )
+
+
+def _reading(llm: LLM) -> str:
+    """How the text was read, where that was not left open."""
+    if llm.plan.prefill is None:
+        return ""
+    share = llm.scheduler.forward.pages.share
+    if share is None:
+        return f", prefill dense (sparse after {llm.plan.prefill.least:,} tokens of a text)"
+    return f", prefill sparse ({100 * share:.0f} % of the pages)"
 
 
 def _report(model: str | None, llm: LLM, asked: list[str], answers: Answers) -> dict[str, Any]:
@@ -225,6 +237,8 @@ def _report(model: str | None, llm: LLM, asked: list[str], answers: Answers) -> 
         "rss_peak_bytes": peak_rss(),
         "rope": answers.rope,
         **llm.plan.texts,
+        "prefill_used": "dense" if llm.scheduler.forward.pages.share is None else "sparse",
+        "prefill_density": llm.scheduler.forward.pages.share,
         "plan_why": llm.plan.why,
         "disk_bytes": llm.pool.disk_bytes,
     }

@@ -11,7 +11,8 @@ import torch
 
 from longspan.attention.attend import attend
 from longspan.attention.placement import Placement
-from longspan.attention.step import Segment, Step, Trial
+from longspan.attention.prefill.method import Prefill
+from longspan.attention.step import Pages, Segment, Step, Trial
 from longspan.errors import DoesNotFit, NumericalError
 from longspan.kernels import Backend
 from longspan.model.program import Differs, Program, record
@@ -31,13 +32,21 @@ def _memory(what: str) -> Iterator[None]:
 class Forward:
     """Runs the Hugging Face model, unchanged, with our attention.
 
-    ropes: the rope key of each layer, None where a layer rotates nothing. placement: see `Step`. program: what the
-    model does as a flat list of calls, which holds its weights as they were; None: the model's own code runs, and
-    `why_no_program` says why.
+    ropes: the rope key of each layer, None where a layer rotates nothing. placement, prefill, pages: see `Step`.
+    program: what the model does as a flat list of calls, which holds its weights as they were; None: the model's own
+    code runs, and `why_no_program` says why.
     """
 
-    def __init__(self, model: Any, ropes: Seq[str | None], backend: Backend, placement: Placement) -> None:
+    def __init__(
+        self,
+        model: Any,
+        ropes: Seq[str | None],
+        backend: Backend,
+        placement: Placement,
+        prefill: Prefill | None = None,
+    ) -> None:
         self.model, self.ropes, self.backend, self.placement = model, tuple(ropes), backend, placement
+        self.prefill, self.pages = prefill, Pages()
         self._finite: torch.Tensor | None = None
         model.base_model.register_forward_hook(self._look)
         self.program: Program | None = None
@@ -57,7 +66,7 @@ class Forward:
 
         Raises NumericalError, naming the layer, when a layer gives NaN or Inf.
         """
-        step = Step(segments, self.ropes, self.backend, self.placement)
+        step = Step(segments, self.ropes, self.backend, self.placement, self.prefill, self.pages)
         device = step.pool.device
         row = torch.tensor([ids], dtype=torch.long, device=device)
         with _memory(f"a step of {len(ids)} tokens was refused memory by the system; give a smaller chunk"):

@@ -53,6 +53,8 @@ class LLM:
     evict: which tokens stay in layers without a window: "none" (all, the default), or as in "h2o:budget=4096".
     select: which pages a query reads in layers without a window: "all" (the default), or as in "sketch:pages=8".
     place: at which distance these stand: "text" (the default), "slot", "far:near=512".
+    prefill: which pages the rows of a text look at while it is read, in layers without a window: "dense" (all that
+        stand before, the default), or as in "sparse:mass=0.95". Answers look at all.
     offload: folder for a file that full pages are kept in; it has no name and is gone with the process. resident:
         memory for those of its pages that were used last; None: 32 MB, or 48 pages of every lane where that is more,
         but no more than a quarter of `memory`.
@@ -77,6 +79,7 @@ class LLM:
         evict: str | None = None,
         select: str | None = None,
         place: str | None = None,
+        prefill: str | None = None,
         offload: str | Path | None = None,
         resident: int | str | None = None,
         context: int | None = None,
@@ -92,8 +95,10 @@ class LLM:
         backend_named(backend)  # refused before anything is loaded
         folder = None if offload is None else str(offload)
         chosen = {"format": format, "evict": evict, "select": select, "place": place, "offload": folder}
+        chosen["prefill"] = prefill
         given = {name: text for name, text in chosen.items() if text is not None}
         self.plan = Plan.parse(**given)
+        self.plan.check_chunk(chunk, rows)
         limit = None if memory is None else parse_bytes(memory)
         loaded = load(EMBEDDED if model is None else model, dtype=dtype, device=device, weights=weights)
         self.shape, self.tokenizer, self.path = loaded.shape, loaded.tokenizer, loaded.path
@@ -127,7 +132,8 @@ class LLM:
             held,
         )
         kernel = backend_named(backend, self.device)
-        forward = Forward(loaded.model, [layer.rope for layer in self.shape.layers], kernel, self.plan.place)
+        ropes = [layer.rope for layer in self.shape.layers]
+        forward = Forward(loaded.model, ropes, kernel, self.plan.place, self.plan.prefill)
         if self.plan.offload is None:  # with pages in a file, memory counts for more than time
             reuse()
         self.scheduler = Scheduler(forward, self.ropes, self.pool, chunk, rows)
@@ -299,6 +305,7 @@ class LLM:
         size = self.scheduler.chunk if chunk is None else chunk
         if size < 1:
             raise UsageError(f"chunk: {size}; give the ids per step, ≥ 1")
+        self.plan.check_chunk(size)
         self.scheduler.check(len(ids), start)
         text = self.text(ids, start)
         text.settle(self.ropes)
@@ -309,7 +316,7 @@ class LLM:
         with self._shown(progress) as tell:
             try:
                 while (a := text.cache.length) < len(text.ids):
-                    b = a + text.cache.room(min(size, len(text.ids) - a))
+                    b = a + text.cache.room(min(size, text.pending), text.pending)
                     self.scheduler.grow(text, b - a)
                     segment = Segment(text.cache, b - a, text.angles)
                     yield a, self.scheduler.forward([segment], text.ids[a:b], range(b - a))

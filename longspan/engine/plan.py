@@ -8,6 +8,9 @@ import torch
 
 from longspan import spec
 from longspan.attention.placement import PLACEMENTS, Placement, Slot, Text
+from longspan.attention.prefill import PREFILLS
+from longspan.attention.prefill.dense import Dense as Every
+from longspan.attention.prefill.method import Prefill
 from longspan.cache.bytes import INTERVAL, Layout, evicting
 from longspan.cache.eviction import POLICIES
 from longspan.cache.eviction.view import Policy
@@ -24,14 +27,16 @@ from longspan.errors import UsageError
 class Plan:
     """format: how full pages are stored; None: as they are written. evict: which tokens stay in layers without a
     window; None: all. select: which pages a query reads there; None: all. place: at which distance these stand.
-    offload: folder of the file that full pages are kept in; None: they are in memory. texts: what `parse` was given,
-    in full. why: who chose, in a sentence, where that was not the user.
+    prefill: which pages the rows of a text look at there while it is read; None: all. offload: folder of the file that
+    full pages are kept in; None: they are in memory. texts: what `parse` was given, in full. why: who chose, in a
+    sentence, where that was not the user.
     """
 
     format: Format | None
     evict: Policy | None
     select: Selection | None
     place: Placement
+    prefill: Prefill | None
     offload: str | None
     texts: dict[str, str]
     why: str | None = None
@@ -44,6 +49,7 @@ class Plan:
         select: str = "all",
         place: str = "text",
         offload: str | None = None,
+        prefill: str = "dense",
     ) -> Plan:
         """Raises UsageError for what is unknown, and for a combination without a meaning."""
         stored = spec.parse(format, FORMATS, "format")
@@ -51,6 +57,10 @@ class Plan:
         chosen: Selection | None = spec.parse(select, SELECTIONS, "select")
         chosen = None if isinstance(chosen, All) else chosen
         placement: Placement = spec.parse(place, PLACEMENTS, "place")
+        reading: Prefill = spec.parse(prefill, PREFILLS, "prefill")
+        if not isinstance(reading, Every) and not (policy is None and chosen is None):
+            by = "--evict" if policy is not None else "--select"
+            raise UsageError(f"prefill: what a text looks at is decided by {by} already; leave out --prefill or {by}")
         if policy is None and chosen is None and not isinstance(placement, Text):
             raise UsageError(
                 "place: without eviction and selection every page is read, so each has to stand where it does in the "
@@ -82,13 +92,24 @@ class Plan:
             "evict": "none" if policy is None else spec.render(policy, POLICIES),
             "select": "all" if chosen is None else spec.render(chosen, SELECTIONS),
             "place": spec.render(placement, PLACEMENTS),
+            "prefill": spec.render(reading, PREFILLS),
             "offload": offload or "none",
         }
         kept = None if isinstance(stored, Dense) and offload is None else stored
-        return cls(kept, policy, chosen, placement, offload, texts)
+        return cls(kept, policy, chosen, placement, None if isinstance(reading, Every) else reading, offload, texts)
+
+    def check_chunk(self, chunk: int, rows: int = 0) -> None:
+        """Raises UsageError where a step of `chunk` ids, of up to `rows` texts, may be too short for a block."""
+        if self.prefill is not None and chunk < self.prefill.block + rows:
+            raise UsageError(
+                f"chunk: {chunk} ids in a step are too few for --prefill {self.texts['prefill']}, which reads blocks "
+                f"of {self.prefill.block}; give {self.prefill.block + rows} or more"
+            )
 
     def layout(self, layout: Layout, dtype: torch.dtype) -> Layout:
         """The layout of a cache that follows this plan. dtype: of the keys and values that the model makes."""
+        if self.prefill is not None:
+            layout = dataclasses.replace(layout, block=self.prefill.block)
         sealed = None if self.format is None else self.format.bytes(layout.page, layout.head_dim, dtype)
         if self.offload is not None:
             sealed = 0  # of memory

@@ -37,6 +37,8 @@ VERSION = 1
 def key(llm: LLM) -> bytes:
     """What the numbers in a saved text depend on: the model, its dtype and weights, the rope, and the plan."""
     plan = {name: text for name, text in llm.plan.texts.items() if name != "offload"}
+    if llm.plan.prefill is None:
+        del plan["prefill"]  # so that the key of a dense reading is what it was
     return json.dumps(
         [VERSION, fingerprint(llm.path), str(llm.dtype), llm.weights, llm.ropes.choice, plan, llm.layout.page],
         sort_keys=True,

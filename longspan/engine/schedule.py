@@ -239,7 +239,7 @@ class Scheduler:
             text.settle(self.ropes)
         # texts that generate first (one id each), so that a long prompt does not hold them up
         for text in sorted(self.running, key=lambda t: t.pending > 1):
-            rows = text.cache.room(min(text.pending, budget))
+            rows = text.cache.room(min(text.pending, budget), text.pending)
             if rows < 1 or text not in self.running:
                 continue
             if not self._grow(text, rows, texts):

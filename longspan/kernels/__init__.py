@@ -47,5 +47,8 @@ def score_sketch(
     return cpu.score_sketch(queries, codes, low, step)
 
 
+page_shares = cpu.page_shares
+"""See `shares.page_shares`: compiled wherever it serves, whatever the backend, as with sketches."""
+
 __all__ = ["ABSENT", "BACKENDS", "Backend", "Raw", "Run", "ScatteredRun", "Subset", "Work", "WrittenRun", "backend"]
-__all__ += ["score_sketch"]
+__all__ += ["page_shares", "score_sketch"]

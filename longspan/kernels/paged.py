@@ -117,7 +117,7 @@ def _many(work: Work) -> torch.Tensor:
     step = min(WINDOW_ROWS, rows) if bounded or not _fused(work) else rows
     blocks = [(r, min(r + step, rows)) for r in range(0, rows, step)]
     result: list[Partial | None] = [None] * len(blocks)
-    for start, keys, values in _turned(work):
+    for start, keys, values in turned(work):
         stop = start + keys.shape[1]
         for i, (a, b) in enumerate(blocks):
             low = work.begin if work.window is None else max(work.begin, work.first + a - work.window + 1)
@@ -141,7 +141,7 @@ def _many(work: Work) -> torch.Tensor:
     return whole.permute(2, 0, 1, 3).reshape(rows, heads, dim).to(work.queries.dtype)
 
 
-def _turned(work: Work) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+def turned(work: Work) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
     """Blocks of (position of the first slot, keys [G, S, D] turned to the reference page, values [G, S, D])."""
     page, at, n = work.page, work.base, 0
     per_block = max(BLOCK_SLOTS // page, 1)

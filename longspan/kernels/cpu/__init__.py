@@ -9,6 +9,7 @@ from longspan.kernels.cpu import decode, prefill
 from longspan.kernels.cpu.decode import why_not
 from longspan.kernels.cpu.native import NATIVE, level, levels, why_none
 from longspan.kernels.cpu.place import place
+from longspan.kernels.cpu.shares import page_shares
 from longspan.kernels.cpu.sketch import score_sketch
 from longspan.kernels.work import Work
 
@@ -23,4 +24,4 @@ def attend(work: Work, instructions: str | None = None) -> torch.Tensor:
     return prefill.attend(work, instructions)
 
 
-__all__ = ["NATIVE", "attend", "level", "levels", "place", "score_sketch", "why_none", "why_not"]
+__all__ = ["NATIVE", "attend", "level", "levels", "page_shares", "place", "score_sketch", "why_none", "why_not"]

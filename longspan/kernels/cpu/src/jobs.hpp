@@ -76,6 +76,17 @@ struct Tile {
     bool first, last;  // reading
 };
 
+// One row in `stride` of each whole block of a prompt, the last of each: what it gives to every page.
+struct Probe {
+    Prompt prompt;  // whose `out` and what follows it are not used
+    int64_t stride, block;
+    float *tops, *sums;  // [blocks · rows, H, N]: the greatest score, and the sum of exp(score - top)
+
+    int64_t rows() const { return block / stride; }
+    int64_t blocks() const { return prompt.rows / block; }
+    int64_t count() const { return blocks() * rows(); }
+};
+
 // One compiled version of everything.
 struct Level {
     const char* name;
@@ -87,6 +98,9 @@ struct Level {
     size_t (*sketch_scratch)(const Sketch&);
     void (*prefill)(const Prompt&, const Tile&, float* scratch);
     size_t (*prefill_scratch)(const Prompt&, int64_t rows);  // of a tile
+    void (*estimate)(const Probe&, const Segment&, int64_t lane, int64_t from, int64_t to, float* scratch);
+    size_t (*estimate_scratch)(const Probe&);
+    void (*shares)(const Probe&, int64_t lane, int64_t block, float* out);
     size_t (*linear_packed)(const Few&);  // bytes
     void (*linear_pack)(const Few&);
     void (*linear)(const Few&, const Matrix* gate, Act, const Matrix&, int64_t from, int64_t to, char* out);

@@ -22,6 +22,8 @@ using namespace longspan;
 #include "linear.hpp"
 #include "prefill.hpp"
 
+#include "estimate.hpp"
+
 namespace {
 
 bool runs() {
@@ -52,6 +54,9 @@ const Level LEVEL = {LEVEL_NAME,
                      sketch_scratch,
                      prefill,
                      prefill_scratch,
+                     estimate,
+                     estimate_scratch,
+                     shares,
                      few_rows::packed,
                      few_rows::pack,
                      few_rows::linear,

@@ -26,12 +26,17 @@ const Level* level(size_t index) {
     return found[index];
 }
 
+Segment segment(int kind, int64_t start, int64_t pages, uintptr_t ids, uintptr_t keys, uintptr_t values,
+                uintptr_t key_min, uintptr_t key_step, uintptr_t value_min, uintptr_t value_step, int64_t groups) {
+    return {static_cast<Kind>(kind), pages, at<const int64_t>(ids), at<const char>(keys), at<const char>(values),
+            at<const uint16_t>(key_min), at<const uint16_t>(key_step), at<const uint16_t>(value_min),
+            at<const uint16_t>(value_step), groups, start};
+}
+
 template <class T>
 void add(T& self, int kind, int64_t start, int64_t pages, uintptr_t ids, uintptr_t keys, uintptr_t values,
          uintptr_t key_min, uintptr_t key_step, uintptr_t value_min, uintptr_t value_step, int64_t groups) {
-    self.add({static_cast<Kind>(kind), pages, at<const int64_t>(ids), at<const char>(keys), at<const char>(values),
-              at<const uint16_t>(key_min), at<const uint16_t>(key_step), at<const uint16_t>(value_min),
-              at<const uint16_t>(value_step), groups, start});
+    self.add(segment(kind, start, pages, ids, keys, values, key_min, key_step, value_min, value_step, groups));
 }
 
 }  // namespace
@@ -84,6 +89,29 @@ NB_MODULE(_native, m) {
         .def("add", add<Prefill>)
         .def("read", &Prefill::read, nb::call_guard<nb::gil_scoped_release>())
         .def("finish", &Prefill::finish, nb::call_guard<nb::gil_scoped_release>());
+    nb::class_<Probe>(m, "Probe")
+        .def("__init__",
+             [](Probe* self, uintptr_t queries, int64_t rows, int64_t heads, int64_t lanes, int64_t dim, int64_t page,
+                int64_t first, int64_t base, int64_t begin, int64_t half, uintptr_t cos, uintptr_t sin, float softcap,
+                bool narrow, int64_t pages, int64_t stride, int64_t block, uintptr_t tops, uintptr_t sums) {
+                 new (self) Probe{{at<const float>(queries), rows, heads, lanes, dim, page, half, first, base, begin, 0,
+                                   at<const float>(cos), at<const float>(sin), softcap, narrow, nullptr, nullptr, 1,
+                                   pages, nullptr, nullptr, nullptr},
+                                  stride, block, at<float>(tops), at<float>(sums)};
+             })
+        .def("read",
+             [](const Probe& self, size_t index, int threads, int kind, int64_t start, int64_t pages, uintptr_t ids,
+                uintptr_t keys, uintptr_t values, uintptr_t key_min, uintptr_t key_step, uintptr_t value_min,
+                uintptr_t value_step, int64_t groups) {
+                 nb::gil_scoped_release released;
+                 estimate(level(index), threads, self,
+                          segment(kind, start, pages, ids, keys, values, key_min, key_step, value_min, value_step,
+                                  groups));
+             })
+        .def("shares", [](const Probe& self, size_t index, int threads, uintptr_t out) {
+            nb::gil_scoped_release released;
+            shares(level(index), threads, self, at<float>(out));
+        });
     m.def(
         "sketch",
         [](size_t index, int threads, uintptr_t queries, int64_t lanes, int64_t rows, int64_t pages, int64_t dim,

@@ -10,6 +10,7 @@ namespace {
 constexpr int64_t NUMBERS = 49152;  // of the queries of a tile, which stay in the second cache with their sums
 constexpr int64_t TILES = 12;       // that there should be at least, so that threads end together
 constexpr int64_t LEAST = 192;      // query rows for which laying out a page costs little beside using it
+constexpr int64_t PROBED = 8;       // pages of a task, for which narrowing its queries costs little
 }  // namespace
 
 Prefill::Prefill(const Level* level, int threads, const Prompt& work) : level_(level), threads_(threads), work_(work) {
@@ -37,6 +38,20 @@ void Prefill::pass(bool last) {
              [&](int64_t i, float* scratch) { level_->prefill(work_, tiles[static_cast<size_t>(i)], scratch); });
     first_ = false;
     waiting_.clear();
+}
+
+void estimate(const Level* level, int threads, const Probe& probe, const Segment& segment) {
+    const int64_t lanes = probe.prompt.lanes, spans = (segment.pages + PROBED - 1) / PROBED;
+    parallel(threads, lanes * spans, level->estimate_scratch(probe), [&](int64_t i, float* scratch) {
+        const int64_t from = i % spans * PROBED, to = std::min(from + PROBED, segment.pages);
+        level->estimate(probe, segment, i / spans, from, to, scratch);
+    });
+}
+
+void shares(const Level* level, int threads, const Probe& probe, float* out) {
+    parallel(threads, probe.prompt.lanes * probe.blocks(), 0, [&](int64_t i, float*) {
+        level->shares(probe, i / probe.blocks(), i % probe.blocks(), out + i * probe.prompt.pages);
+    });
 }
 
 }  // namespace longspan

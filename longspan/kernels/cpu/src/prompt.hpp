@@ -33,4 +33,8 @@ private:
     std::vector<Segment> waiting_;
 };
 
+// What some rows give to each page of a segment; and then, of all segments, the shares [lanes, blocks, N].
+void estimate(const Level* level, int threads, const Probe& probe, const Segment& segment);
+void shares(const Level* level, int threads, const Probe& probe, float* out);
+
 }  // namespace longspan
