@@ -134,6 +134,7 @@ class LLM:
         kernel = backend_named(backend, self.device)
         ropes = [layer.rope for layer in self.shape.layers]
         forward = Forward(loaded.model, ropes, kernel, self.plan.place, self.plan.prefill)
+        self.pages = forward.pages  # that sparse reading saw and read
         self.scheduler = Scheduler(forward, self.ropes, self.pool, chunk, rows)
 
     # texts in, texts out
