@@ -66,7 +66,7 @@ def asked(suite: FactLookup, setting: str) -> tuple[list[bool], float, float]:
     llm = LLM(memory="512MB", prefill=setting)
     began = time.perf_counter()
     right = [one.right for one in suite.samples(llm, None, lambda done, total: None)]
-    pages = llm.scheduler.forward.pages
+    pages = llm.pages
     return right, pages.read / max(pages.seen, 1), time.perf_counter() - began
 
 
@@ -103,7 +103,7 @@ def seconds(model: str | None, settings: list[str], length: int, times: int) -> 
         for setting, llm in llms.items():
             taken[setting].append(read(llm, ids))
     for setting, llm in llms.items():
-        pages, middle = llm.scheduler.forward.pages, statistics.median(taken[setting])
+        pages, middle = llm.pages, statistics.median(taken[setting])
         density = f"{pages.read / pages.seen:.3f}" if pages.seen else "all"
         share = middle / statistics.median(taken[settings[0]])
         print(f"| `{setting}` | {density} | {middle:.2f} ({min(taken[setting]):.2f} at best) | {share:.2f} |")

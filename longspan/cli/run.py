@@ -191,7 +191,7 @@ def _reading(llm: LLM) -> str:
     """How the text was read, where that was not left open."""
     if llm.plan.prefill is None:
         return ""
-    share = llm.scheduler.forward.pages.share
+    share = llm.pages.share
     if share is None:
         return f", prefill dense (sparse after {llm.plan.prefill.least:,} tokens of a text)"
     return f", prefill sparse ({100 * share:.0f} % of the pages)"
@@ -237,8 +237,8 @@ def _report(model: str | None, llm: LLM, asked: list[str], answers: Answers) -> 
         "rss_peak_bytes": peak_rss(),
         "rope": answers.rope,
         **llm.plan.texts,
-        "prefill_used": "dense" if llm.scheduler.forward.pages.share is None else "sparse",
-        "prefill_density": llm.scheduler.forward.pages.share,
+        "prefill_used": "dense" if llm.pages.share is None else "sparse",
+        "prefill_density": llm.pages.share,
         "plan_why": llm.plan.why,
         "disk_bytes": llm.pool.disk_bytes,
     }

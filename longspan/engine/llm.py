@@ -134,6 +134,7 @@ class LLM:
         kernel = backend_named(backend, self.device)
         ropes = [layer.rope for layer in self.shape.layers]
         forward = Forward(loaded.model, ropes, kernel, self.plan.place, self.plan.prefill)
+        self.pages = forward.pages  # that sparse reading saw and read
         if self.plan.offload is None:  # with pages in a file, memory counts for more than time
             reuse()
         self.scheduler = Scheduler(forward, self.ropes, self.pool, chunk, rows)

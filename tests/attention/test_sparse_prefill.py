@@ -185,16 +185,16 @@ def test_all_the_mass_is_exact_attention_and_less_is_not(folder: Callable[..., P
     other = few.logits(ids)
     assert (other[:128] - exact[:128]).abs().max() <= 1e-5
     assert (other - exact).abs().max() > 1e-3
-    assert 0.35 < (few.scheduler.forward.pages.share or 0) < 0.5
+    assert 0.35 < (few.pages.share or 0) < 0.5
 
 
 def test_short_texts_are_read_densely(folder: Callable[..., Path]):
     llm = opened(folder, "sparse:density=0.4,block=64,least=640")
     ids = ids_of(700)
     assert torch.equal(llm.logits(ids), opened(folder, "dense").logits(ids))  # of 60 rows beyond, none is a whole block
-    assert llm.scheduler.forward.pages.share is None
+    assert llm.pages.share is None
     llm.logits(ids_of(704))
-    assert llm.scheduler.forward.pages.share is not None
+    assert llm.pages.share is not None
 
 
 @pytest.mark.parametrize("format", ["dense", "int4"])
@@ -240,7 +240,7 @@ def test_other_families_read_sparsely(family: str, rope: str, folder: Callable[.
     assert (whole - exact).abs().max() <= 1e-4
     some = opened(folder, SPARSE, family, rope=rope)
     assert torch.isfinite(some.logits(ids)).all()
-    assert some.scheduler.forward.pages.share is not None
+    assert some.pages.share is not None
 
 
 def test_steps_that_are_too_short_for_a_block_are_refused(folder: Callable[..., Path]):
