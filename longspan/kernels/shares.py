@@ -19,7 +19,14 @@ def page_shares(work: Work, stride: int, block: int) -> Tensor:
     rows = torch.arange(stride - 1, whole, stride, device=work.queries.device)
     kv_heads, g = work.kv_heads, work.groups
     wide = torch.promote_types(work.queries.dtype, torch.float32)
-    q = work.queries[rows].to(work.dtype).to(wide).unflatten(1, (kv_heads, g)).permute(1, 0, 2, 3).flatten(1, 2)
+    q = (
+        work.queries[rows]
+        .to(work.dtype)
+        .to(wide)
+        .view(-1, kv_heads, g, work.queries.shape[2])
+        .permute(1, 0, 2, 3)
+        .flatten(1, 2)
+    )
     weights = q.new_empty((kv_heads, len(rows), g, work.pages, work.page))
     weights.fill_(-torch.inf)
     for start, keys, _ in turned(work):
@@ -30,6 +37,6 @@ def page_shares(work: Work, stride: int, block: int) -> Tensor:
         hidden = (slots > work.first + rows[:, None]) | (slots < work.begin)
         scores.masked_fill_(hidden[:, None], -torch.inf)
         n = (start - work.base) // work.page
-        weights[..., n : n + scores.shape[3] // work.page, :] = scores.unflatten(3, (-1, work.page))
-    weights = torch.softmax(weights.flatten(3), -1).unflatten(3, (-1, work.page)).sum(-1)
-    return weights.unflatten(1, (-1, block // stride)).mean((2, 3)).float()
+        weights[..., n : n + scores.shape[3] // work.page, :] = torch.unflatten(scores, 3, (-1, work.page))
+    weights = torch.unflatten(torch.softmax(weights.flatten(3), -1), 3, (-1, work.page)).sum(-1)
+    return torch.unflatten(weights, 1, (-1, block // stride)).mean((2, 3)).float()
