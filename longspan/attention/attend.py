@@ -16,7 +16,7 @@ from longspan.attention import kept, select
 from longspan.attention.kept_pages import LaneReader
 from longspan.attention.step import Cosine, Step, Trial
 from longspan.cache.pool import Pool
-from longspan.kernels import cpu
+from longspan.kernels import attend_all, cpu
 from longspan.kernels.work import Work
 from longspan.rope.rotate import turn
 
@@ -69,7 +69,7 @@ def attend(
         return _done(_kept(step, layer, index, q, softcap, s_aux), query), None
     if not plain:
         return _done(_selected(step, layer, q, softcap, s_aux), query), None
-    outputs, start = [], 0
+    works, start = [], 0
     for i, (segment, reading) in enumerate(zip(step.segments, step.readings[number], strict=True)):
         cos_sin = reading.distances[rope] if rope is not None else (None, None)
         work = Work(
@@ -87,10 +87,9 @@ def attend(
             softcap=softcap,
             sinks=s_aux,
         )
-        outputs.append(step.backend(step.chosen(work, i)))
+        works.append(step.chosen(work, i))
         start += segment.rows
-    out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return _done(out, query), None
+    return _done(attend_all(step.backend, works), query), None
 
 
 def _done(out: torch.Tensor, query: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -38,6 +38,15 @@ def backend(name: str, device: torch.device | str = "cpu") -> Backend:
     return BACKENDS[name]
 
 
+def attend_all(backend: Backend, works: Sequence[Work]) -> torch.Tensor:
+    """Attention [ΣR, H, D] of works of the same shape but for their rows, as `backend` does it; `cpu` does all at
+    once."""
+    if backend is cpu.attend:
+        return cpu.attend_all(works)
+    outputs = [backend(work) for work in works]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
 def score_sketch(
     queries: torch.Tensor, codes: torch.Tensor, low: torch.Tensor, step: torch.Tensor
 ) -> torch.Tensor | None:
@@ -51,4 +60,4 @@ page_shares = cpu.page_shares
 """See `shares.page_shares`: compiled wherever it serves, whatever the backend, as with sketches."""
 
 __all__ = ["ABSENT", "BACKENDS", "Backend", "Raw", "Run", "ScatteredRun", "Subset", "Work", "WrittenRun", "backend"]
-__all__ += ["page_shares", "score_sketch"]
+__all__ += ["attend_all", "page_shares", "score_sketch"]

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from longspan import kernels
 from longspan.cache.formats.format import Stored
 from longspan.cache.formats.fp8 import Fp8
 from longspan.cache.formats.int4 import Int4
@@ -126,7 +127,10 @@ def test_sealed_pages_are_read_as_they_open(format, case: dict, instructions: st
 @pytest.mark.parametrize("format", [Int8(16), Int4(16), Fp8(16), None], ids=str)
 def test_bfloat16_products_stay_within_their_rounding(format, instructions: str):
     """Keys, queries and weights are rounded to it; everything else is float32."""
-    for case in ({"rows": 150, "pages": 40, "g": 3}, {"rows": 70, "dim": 80, "softcap": 4.0, "window": 77}):
+    few = [{"dim": dim, "g": g, "page": 64} for dim in (64, 80, 128, 256) for g in (1, 3, 8)]
+    few += [{"rows": 8, "page": 128, "dim": 128}, {"rows": 3, "page": 64, "window": 150, "softcap": 4.0}, {"page": 32}]
+    many = [{"rows": 150, "pages": 40, "g": 3}, {"rows": 70, "dim": 80, "softcap": 4.0, "window": 77}]
+    for case in few + many:
         w = work(format or Int8(16), **{**case, "pages": case.get("pages", 9) if format else 0, "written": 12})
         last = w.runs[-1]
         assert isinstance(last, WrittenRun)
@@ -134,8 +138,44 @@ def test_bfloat16_products_stay_within_their_rounding(format, instructions: str)
         right = expected(dataclasses.replace(w, runs=[*w.runs[:-1], written]))
         runs = [dataclasses.replace(run, dtype=torch.bfloat16) for run in w.runs[:-1]]
         got = cpu.attend(dataclasses.replace(w, runs=[*runs, written], dtype=torch.bfloat16), instructions)
-        assert (got - right).abs().max() < 0.03
-        assert (got - right).square().mean().sqrt() < 0.003
+        assert (got - right).abs().max() < 0.03, case
+        assert (got - right).square().mean().sqrt() < 0.003, case
+
+
+@needs_compiled
+@pytest.mark.parametrize("instructions", cpu.levels() or [None])
+@pytest.mark.parametrize("group", [32, 64, 16])
+def test_codes_in_bfloat16_caches_are_multiplied_as_bytes_to_more_than_its_precision(group: int, instructions: str):
+    """What weighs little beside one page, but much together, keeps its weight; so does a channel far above others."""
+    for format in (Int8(group), Int4(group)):
+        w = work(format, pages=200, page=64, dim=128, g=3, kv_heads=1)
+        queries = w.queries.clone()
+        queries[..., :2] *= 20.0  # some scores stand out
+        w = dataclasses.replace(w, queries=queries)
+        right = expected(w)
+        last = w.runs[-1]
+        assert isinstance(last, WrittenRun)
+        written = WrittenRun(last.keys.bfloat16(), last.values.bfloat16())
+        runs = [*(dataclasses.replace(run, dtype=torch.bfloat16) for run in w.runs[:-1]), written]
+        got = cpu.attend(dataclasses.replace(w, runs=runs, dtype=torch.bfloat16), instructions)
+        assert (got - right).abs().max() < 0.004
+
+
+@needs_compiled
+@pytest.mark.parametrize("instructions", cpu.levels() or [None])
+def test_several_texts_at_once_get_what_each_gets_alone(instructions: str):
+    """Of all lengths, few and many rows in turn, from files too; whatever the threads."""
+    cases = [{"pages": 70}, {"pages": 0}, {"rows": 5}, {"rows": 40, "in_file": True}, {"pages": 9, "in_file": True}]
+    works = [work(Int8(), seed=i, kv_heads=3, **case) for i, case in enumerate(cases)]
+    alone = torch.cat([cpu.attend(w, instructions) for w in works])
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            assert torch.equal(cpu.attend_all(works, instructions), alone)
+    finally:
+        torch.set_num_threads(1)
+    by_torch = torch.cat([paged.attend(w) for w in works])
+    assert torch.allclose(kernels.attend_all(BACKENDS["torch"], works), by_torch, atol=0, rtol=0, equal_nan=True)
 
 
 @needs_compiled
@@ -174,8 +214,13 @@ def test_any_shape_equals_the_reference(format, rows, pages, written, offset, **
 
 @needs_compiled
 def test_threads_change_nothing():
-    for rows in (1, 300):
-        w = work(Int8(), rows=rows, pages=70, kv_heads=3)
+    for rows, dtype in ((1, torch.float32), (1, torch.bfloat16), (300, torch.float32)):
+        w = work(Int8(), rows=rows, pages=70, kv_heads=3, page=64)
+        runs = [
+            dataclasses.replace(w.runs[0], dtype=dtype),
+            WrittenRun(w.runs[1].keys.to(dtype), w.runs[1].values.to(dtype)),
+        ]
+        w = dataclasses.replace(w, runs=runs, dtype=dtype)
         alone = cpu.attend(w)
         try:
             torch.set_num_threads(3)

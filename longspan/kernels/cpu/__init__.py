@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import torch
 
 from longspan.kernels import paged
@@ -19,9 +22,33 @@ def attend(work: Work, instructions: str | None = None) -> torch.Tensor:
 
     instructions: the instruction set to use; None: see `native.level`.
     """
-    if work.queries.shape[0] <= paged.FEW and work.subset is None:
-        return decode.attend(work, instructions)
-    return prefill.attend(work, instructions)
+    return attend_all([work], instructions)
 
 
-__all__ = ["NATIVE", "attend", "level", "levels", "page_shares", "place", "score_sketch", "why_none", "why_not"]
+def attend_all(works: Sequence[Work], instructions: str | None = None) -> torch.Tensor:
+    """Attention [ΣR, H, D] of works of the same shape but for their rows: those of few rows together."""
+    first = works[0].queries
+    if NATIVE is None or why_not(works[0]) is not None:
+        outputs = [paged.attend(work) for work in works]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    if len(works) == 1 and not _few(works[0]):
+        return prefill.attend(works[0], instructions)
+    out = torch.empty((sum([len(work.queries) for work in works]), *first.shape[1:]))
+    start = 0
+    for few, some in itertools.groupby(works, _few):
+        group = list(some)
+        rows = sum([len(work.queries) for work in group])
+        if few:
+            decode.attend(group, out[start : start + rows], instructions)
+        else:
+            torch.cat([prefill.attend(work, instructions) for work in group], out=out[start : start + rows])
+        start += rows
+    return out.to(first.dtype)
+
+
+def _few(work: Work) -> bool:
+    return len(work.queries) <= paged.FEW and work.subset is None
+
+
+__all__ = ["NATIVE", "attend", "attend_all", "level", "levels", "page_shares", "place", "score_sketch"]
+__all__ += ["why_none", "why_not"]

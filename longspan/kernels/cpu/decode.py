@@ -1,11 +1,15 @@
-"""Attention of few rows over pages where they lie, in whatever format."""
+"""Attention of few rows over pages where they lie, in whatever format.
+
+Where the processor multiplies bfloat16 numbers and the cache holds them, so do the products; they sum in float32.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from longspan.kernels import paged
 from longspan.kernels.cpu.native import NATIVE, level
 from longspan.kernels.work import Raw, Work
 
@@ -16,39 +20,40 @@ DENSE = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 CODED = {"int8": 3, "int4": 4}
 
 
-def attend(work: Work, instructions: str | None = None) -> Tensor:
-    """Attention over pages; see `Work`. What these kernels do not do (`why_not`), the torch path does.
+def attend(works: Sequence[Work], out: Tensor, instructions: str | None = None) -> None:
+    """Attention of works that these kernels serve (`why_not`), in one parallel region, to out [ΣR, H, D] float32.
 
     instructions: the instruction set to use; None: see `native.level`.
     """
-    if NATIVE is None or why_not(work) is not None:
-        return paged.attend(work)
-    rows, heads, dim = work.queries.shape
-    queries = work.queries.float().contiguous()
-    cos, sin, sinks = (None if x is None else x.float().contiguous() for x in (work.cos, work.sin, work.sinks))
-    half = 0 if cos is None else cos.shape[-1]
-    decode = NATIVE.Decode(
-        level(instructions),
-        torch.get_num_threads(),
-        queries.data_ptr(),
-        *(rows, heads, work.kv_heads, dim, work.page),
-        *(work.first, work.base, max(work.begin, work.base), work.window or 0),
-        *(half, address(cos), address(sin)),
-        work.softcap or 0.0,
-    )
-    held, start = [], 0
-    for run in work.runs:
-        for raw in run.raw():
-            if raw.pages:
-                decode.add(*operands(raw, start, dim))
-            if raw.fleeting:
-                decode.read()
-            else:
-                held.append(raw)
-            start += raw.pages
-    out = torch.empty((rows, heads, dim))
-    decode.finish(address(sinks), out.data_ptr())
-    return out.to(work.queries.dtype)
+    assert NATIVE is not None, "compiled kernels"
+    decode = NATIVE.Decode(level(instructions), torch.get_num_threads())
+    to, row, held = out.data_ptr(), out.stride(0) * out.element_size(), []
+    for work in works:
+        rows, heads, dim = work.queries.shape
+        queries = work.queries.float().contiguous()
+        cos, sin, sinks = (None if x is None else x.float().contiguous() for x in (work.cos, work.sin, work.sinks))
+        held.append((queries, cos, sin, sinks))
+        decode.work(
+            queries.data_ptr(),
+            *(rows, heads, work.kv_heads, dim, work.page),
+            *(work.first, work.base, max(work.begin, work.base), work.window or 0),
+            *(0 if cos is None else cos.shape[-1], address(cos), address(sin)),
+            work.softcap or 0.0,
+            work.dtype == torch.bfloat16,
+            *(address(sinks), to),
+        )
+        to += rows * row
+        start = 0
+        for run in work.runs:
+            for raw in run.raw():
+                if raw.pages:
+                    decode.add(*operands(raw, start, dim))
+                if raw.fleeting:
+                    decode.read()
+                else:
+                    held.append(raw)
+                start += raw.pages
+    decode.finish()
 
 
 def why_not(work: Work) -> str | None:

@@ -7,12 +7,19 @@ constexpr int64_t PAD = 64;  // floats that vectors may read beyond an array
 
 inline int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }
 
-// Working arrays of one span.
+// Working arrays of one span; total and shift are those of one of its lanes.
 struct Room {
     float *turned, *scaled, *scores, *weights, *low, *step, *bias, *factor, *total, *shift;
     char* opened;
     int64_t size;
 
+    static int64_t shifts(const Attention& a) { return a.dim / V::W + V::W; }  // of one query
+    Room of(const Attention& a, int64_t lane) const {
+        Room r = *this;
+        r.total += lane * a.many() * V::W;
+        r.shift += lane * a.many() * shifts(a);
+        return r;
+    }
     Room(const Attention& a, float* memory) {
         int64_t m = a.many(), used = 0;
         auto take = [&](int64_t n) {
@@ -28,8 +35,8 @@ struct Room {
         step = take(a.page * a.dim);
         bias = take(m);
         factor = take(m);
-        total = take(m * V::W);
-        shift = take(m * (a.dim / V::W + V::W));
+        total = take(a.lanes * m * V::W);
+        shift = take(a.lanes * m * shifts(a));
         opened = reinterpret_cast<char*>(take(a.dim * a.page));
         size = used;
     }
@@ -78,7 +85,7 @@ inline void fold(const Attention& a, const Room& r, const uint16_t* low, const u
 // weights[k·groups + c] = score·step of slot k and group c; shift gathers score·low. Where groups is a power of two
 // lane l of shift belongs to group l mod groups; elsewhere entry c to group c.
 inline void spread(const Attention& a, const Room& r, const Segment& s, const uint16_t* low, const uint16_t* step) {
-    const int64_t n = a.page * s.groups, ld = a.dim / V::W + V::W;
+    const int64_t n = a.page * s.groups, ld = Room::shifts(a);
     const bool even = (s.groups & (s.groups - 1)) == 0 && s.groups <= V::W;
     widen(low, n, r.low);
     widen(step, n, r.step);
@@ -205,89 +212,135 @@ inline int64_t page_bytes(Kind kind, int64_t numbers) {
     }
 }
 
-void span(const Attention& a, const Segment& s, int64_t lane, int64_t from, int64_t to, float* scratch, float* part) {
-    const Room r(a, scratch);
-    const int64_t many = a.many(), g = a.group(), ld = a.dim / V::W + V::W, bytes = page_bytes(s.kind, a.dim * a.page);
-    float* tops = part + many * a.dim;
-    for (int64_t i = 0; i < many * a.dim; i++) part[i] = 0.0f;
-    for (int64_t i = 0; i < many * V::W; i++) r.total[i] = 0.0f;
-    for (int64_t i = 0; i < many * ld; i++) r.shift[i] = 0.0f;
-    for (int64_t m = 0; m < many; m++) tops[m] = -1e30f;
-    const float* queries = a.queries + lane * g * a.dim;
-    auto query = [&](int64_t m) { return queries + ((m / g) * a.heads + m % g) * a.dim; };
-    if (a.half == 0)
-        for (int64_t m = 0; m < many; m++) turn(a, query(m), nullptr, nullptr, r.turned + m * a.dim);
+// What a span holds of one page of one lane.
+struct Place {
+    int64_t at;  // entry of the slab
+    const char *keys, *rows;
+
+    Place(const Attention& a, const Segment& s, int64_t lane, int64_t page) {
+        const int64_t bytes = page_bytes(s.kind, a.dim * a.page);
+        at = s.ids ? s.ids[page * a.lanes + lane] : page * a.lanes + lane;
+        keys = s.keys + at * bytes;
+        rows = s.values + at * bytes;
+    }
+};
+
+// The next page and the one after it: lines are asked for while this one is read, and addresses before that, so that
+// they are translated by then. The processor does not look beyond a page by itself.
+inline void ahead(const Attention& a, const Segment& s, const Place* next, const Place* later) {
+    if (later)
+        for (int64_t i = 0, bytes = page_bytes(s.kind, a.dim * a.page); i < bytes; i += 4096) {
+            __builtin_prefetch(later->keys + i);
+            __builtin_prefetch(later->rows + i);
+        }
+    if (next && s.key_min) {
+        fetch(s.key_min + next->at * a.dim, a.dim);
+        fetch(s.key_step + next->at * a.dim, a.dim);
+        fetch(s.value_min + next->at * a.page * s.groups, a.page * s.groups);
+        fetch(s.value_step + next->at * a.page * s.groups, a.page * s.groups);
+    }
+}
+
+}  // namespace
+
+#include "narrow.hpp"
+
+namespace {
+
+// A page, of whose slots begin…end are seen by some row.
+inline void visit(const Attention& a, const Segment& s, const Room& r, int64_t slot, int64_t begin, int64_t end,
+                  const Place& here, const Place* next, float* part) {
+    const char *keys = here.keys, *rows = here.rows, *next_keys = next ? next->keys : nullptr,
+               *next_rows = next ? next->rows : nullptr;
+    float* tops = part + a.many() * a.dim;
+    const bool coded = s.kind == Kind::int8 || s.kind == Kind::int4;
+    if (coded) fold(a, r, s.key_min + here.at * a.dim, s.key_step + here.at * a.dim);
+    const float *q = coded ? r.scaled : r.turned, *bias = coded ? r.bias : nullptr;
+    const bool odd_keys = (a.page / 2) % V::W, odd_values = (a.dim / 2) % V::W;
+    switch (s.kind) {
+        case Kind::f32: scores<Float>(a, r, q, bias, keys, next_keys); break;
+        case Kind::bf16: scores<Half<true>>(a, r, q, bias, keys, next_keys); break;
+        case Kind::f16: scores<Half<false>>(a, r, q, bias, keys, next_keys); break;
+        case Kind::int8: scores<Byte>(a, r, q, bias, keys, next_keys); break;
+        case Kind::int4:
+            if (odd_keys)
+                scores<Byte>(a, r, q, bias, unpacked(keys, a.dim, a.page, r.opened), nullptr);
+            else
+                scores<Nibble>(a, r, q, bias, keys, next_keys);
+    }
+    soften(a, r, slot, tops);
+    if (coded) {
+        const int64_t at = here.at * a.page * s.groups;
+        const uint16_t *least = s.value_min + at, *step = s.value_step + at;
+        if (a.dim / s.groups % V::W) {  // no vector has one scale only
+            if (s.kind == Kind::int4) rows = unpacked(rows, a.page, a.dim, r.opened);
+            values<Float>(a, r, 0, begin, end, valued(a, s, rows, least, step, r), part, nullptr);
+            return;
+        }
+        spread(a, r, s, least, step);
+    }
+    switch (s.kind) {  // slots outside begin…end may hold NaN, which weight 0 would not silence
+        case Kind::f32: values<Float>(a, r, 0, begin, end, rows, part, next_rows); break;
+        case Kind::bf16: values<Half<true>>(a, r, 0, begin, end, rows, part, next_rows); break;
+        case Kind::f16: values<Half<false>>(a, r, 0, begin, end, rows, part, next_rows); break;
+        case Kind::int8: values<Byte>(a, r, s.groups, begin, end, rows, part, next_rows); break;
+        case Kind::int4:
+            if (odd_values)
+                values<Byte>(a, r, s.groups, begin, end, unpacked(rows, a.page, a.dim, r.opened), part, nullptr);
+            else
+                values<Nibble>(a, r, s.groups, begin, end, rows, part, next_rows);
+    }
+}
+
+void span(const Attention& a, const Segment& s, const Stretch& x, float* scratch, float* parts) {
+    const Room room(a, scratch);
+    const int64_t many = a.many(), g = a.group(), ld = Room::shifts(a), lanes = x.lane_to - x.lane;
+    for (int64_t lane = 0; lane < lanes; lane++) {
+        const Room r = room.of(a, lane);
+        float* part = parts + lane * x.stride;
+        for (int64_t i = 0; i < many * a.dim; i++) part[i] = 0.0f;
+        for (int64_t i = 0; i < many * V::W; i++) r.total[i] = 0.0f;
+        for (int64_t i = 0; i < many * ld; i++) r.shift[i] = 0.0f;
+        for (int64_t m = 0; m < many; m++) part[many * a.dim + m] = -1e30f;
+    }
     const int64_t low = a.window && a.first - a.window + 1 > a.begin ? a.first - a.window + 1 : a.begin;
     const int64_t high = a.first + a.rows;
-    const bool coded = s.kind == Kind::int8 || s.kind == Kind::int4;
-    for (int64_t n = from; n < to; n++) {
+#if defined(__AVX512BF16__)
+    const bool fast = narrow::serves(a, s);
+#endif
+    // all lanes of a page, which lie side by side, before the next page
+    for (int64_t i = x.from * lanes; i < x.to * lanes; i++) {
+        const int64_t n = i / lanes, lane = i % lanes;
         const int64_t slot = a.base + (s.start + n) * a.page;
         const int64_t begin = low > slot ? low - slot : 0, end = high - slot < a.page ? high - slot : a.page;
         if (begin >= end) continue;
-        auto id = [&](int64_t page) { return s.ids ? s.ids[page * a.lanes + lane] : page * a.lanes + lane; };
-        const int64_t here = id(n);
-        const char *keys = s.keys + here * bytes, *rows = s.values + here * bytes;
-        const int64_t soon = n + 1 < s.pages ? id(n + 1) * bytes : -1;  // the processor does not look beyond a page
-        const char *next_keys = soon < 0 ? nullptr : s.keys + soon, *next_rows = soon < 0 ? nullptr : s.values + soon;
-        if (n + 2 < s.pages)  // so that the addresses are translated by the time that the lines are fetched
-            for (int64_t i = 0; i < bytes; i += 4096) {
-                const int64_t later = id(n + 2) * bytes + i;
-                __builtin_prefetch(s.keys + later);
-                __builtin_prefetch(s.values + later);
-            }
-        if (coded && soon >= 0) {
-            const int64_t page = id(n + 1);
-            fetch(s.key_min + page * a.dim, a.dim);
-            fetch(s.key_step + page * a.dim, a.dim);
-            fetch(s.value_min + page * a.page * s.groups, a.page * s.groups);
-            fetch(s.value_step + page * a.page * s.groups, a.page * s.groups);
+        auto place = [&](int64_t j) { return Place(a, s, x.lane + j % lanes, j / lanes); };
+        const int64_t all = s.pages * lanes;
+        const Place here = place(i), next = place(i + 1 < all ? i + 1 : i), later = place(i + 2 < all ? i + 2 : i);
+        const Place* soon = i + 1 < all ? &next : nullptr;
+        ahead(a, s, soon, i + 2 < all ? &later : nullptr);
+        const Room r = room.of(a, lane);
+        const float* queries = a.queries + (x.lane + lane) * g * a.dim;
+        const int64_t at = (s.start + n) * a.half;
+        for (int64_t m = 0; m < many; m++)
+            turn(a, queries + ((m / g) * a.heads + m % g) * a.dim, a.cos + at, a.sin + at, r.turned + m * a.dim);
+        float* part = parts + lane * x.stride;
+#if defined(__AVX512BF16__)
+        if (fast && begin == 0 && slot + a.page - 1 <= a.first && (a.window == 0 || slot > high - 1 - a.window)) {
+            narrow::page(a, s, r, here, soon, part);
+            continue;
         }
-        if (a.half)
-            for (int64_t m = 0; m < many; m++) {
-                const int64_t at = (s.start + n) * a.half;
-                turn(a, query(m), a.cos + at, a.sin + at, r.turned + m * a.dim);
-            }
-        if (coded) fold(a, r, s.key_min + here * a.dim, s.key_step + here * a.dim);
-        const float *q = coded ? r.scaled : r.turned, *bias = coded ? r.bias : nullptr;
-        const bool odd_keys = (a.page / 2) % V::W, odd_values = (a.dim / 2) % V::W;
-        switch (s.kind) {
-            case Kind::f32: scores<Float>(a, r, q, bias, keys, next_keys); break;
-            case Kind::bf16: scores<Half<true>>(a, r, q, bias, keys, next_keys); break;
-            case Kind::f16: scores<Half<false>>(a, r, q, bias, keys, next_keys); break;
-            case Kind::int8: scores<Byte>(a, r, q, bias, keys, next_keys); break;
-            case Kind::int4:
-                if (odd_keys)
-                    scores<Byte>(a, r, q, bias, unpacked(keys, a.dim, a.page, r.opened), nullptr);
-                else
-                    scores<Nibble>(a, r, q, bias, keys, next_keys);
-        }
-        soften(a, r, slot, tops);
-        if (coded) {
-            const int64_t at = here * a.page * s.groups;
-            const uint16_t *least = s.value_min + at, *step = s.value_step + at;
-            if (a.dim / s.groups % V::W) {  // no vector has one scale only
-                if (s.kind == Kind::int4) rows = unpacked(rows, a.page, a.dim, r.opened);
-                values<Float>(a, r, 0, begin, end, valued(a, s, rows, least, step, r), part, nullptr);
-                continue;
-            }
-            spread(a, r, s, least, step);
-        }
-        switch (s.kind) {  // slots outside begin…end may hold NaN, which weight 0 would not silence
-            case Kind::f32: values<Float>(a, r, 0, begin, end, rows, part, next_rows); break;
-            case Kind::bf16: values<Half<true>>(a, r, 0, begin, end, rows, part, next_rows); break;
-            case Kind::f16: values<Half<false>>(a, r, 0, begin, end, rows, part, next_rows); break;
-            case Kind::int8: values<Byte>(a, r, s.groups, begin, end, rows, part, next_rows); break;
-            case Kind::int4:
-                if (odd_values)
-                    values<Byte>(a, r, s.groups, begin, end, unpacked(rows, a.page, a.dim, r.opened), part, nullptr);
-                else
-                    values<Nibble>(a, r, s.groups, begin, end, rows, part, next_rows);
-        }
+#endif
+        visit(a, s, r, slot, begin, end, here, soon, part);
     }
-    for (int64_t m = 0; m < many; m++) {
+    const bool coded = s.kind == Kind::int8 || s.kind == Kind::int4;
+    const bool even = (s.groups & (s.groups - 1)) == 0 && s.groups <= V::W;
+    for (int64_t i = 0; i < lanes * many; i++) {
+        const int64_t lane = i / many, m = i % many;
+        const Room r = room.of(a, lane);
+        float* part = parts + lane * x.stride;
         part[many * (a.dim + 1) + m] = V::sum(V::load(r.total + m * V::W));
         if (!coded) continue;
-        const bool even = (s.groups & (s.groups - 1)) == 0 && s.groups <= V::W;
         const float* shift = r.shift + m * ld;
         for (int64_t c = 0; c < s.groups; c++) {
             float sum = shift[c];
@@ -295,6 +348,33 @@ void span(const Attention& a, const Segment& s, int64_t lane, int64_t from, int6
             const int64_t width = a.dim / s.groups;
             for (int64_t d = 0; d < width; d++) part[m * a.dim + c * width + d] += sum;
         }
+    }
+}
+
+// Partial results of a lane, `count` of them, to the rows of out [R, H, D].
+void join(const Attention& a, int64_t lane, const float* const* parts, int64_t count, const float* sinks, float* out) {
+    const int64_t many = a.many(), g = a.group(), dim = a.dim;
+    for (int64_t m = 0; m < many; m++) {
+        const int64_t head = lane * g + m % g;
+        float top = sinks ? sinks[head] : -1e30f;
+        for (int64_t i = 0; i < count; i++) {
+            const float x = parts[i][many * dim + m];
+            if (x > top) top = x;
+        }
+        auto weight = [top](float x) {
+            float first[V::W];
+            V::store(first, expf(V::set(x - top)));
+            return first[0];
+        };
+        float total = sinks ? weight(sinks[head]) : 0.0f, *to = out + ((m / g) * a.heads + head) * dim;
+        for (int64_t d = 0; d < dim; d += V::W) V::store(to + d, V::set(0.0f));
+        for (int64_t i = 0; i < count; i++) {
+            const float w = weight(parts[i][many * dim + m]);
+            total += w * parts[i][many * (dim + 1) + m];
+            for (int64_t d = 0; d < dim; d += V::W)
+                V::store(to + d, V::fma(V::set(w), V::load(parts[i] + m * dim + d), V::load(to + d)));
+        }
+        for (int64_t d = 0; d < dim; d += V::W) V::store(to + d, V::div(V::load(to + d), V::set(total)));
     }
 }
 

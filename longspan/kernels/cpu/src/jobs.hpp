@@ -35,10 +35,16 @@ struct Attention {
     int64_t first, base, begin, window;  // window 0: none
     const float *cos, *sin;              // [N, half]; half 0: nothing is rotated
     float softcap;                       // 0: none
+    bool narrow;                         // products may be of bfloat16 numbers and of bytes
 
     int64_t group() const { return heads / lanes; }
     int64_t many() const { return rows * group(); }      // query rows that share a lane
     int64_t part() const { return many() * (dim + 2); }  // floats of a partial result: sums [M, D], top [M], total [M]
+};
+
+// Pages from…to of a segment in lanes lane…lane_to; partial results of two lanes lie `stride` floats apart.
+struct Stretch {
+    int64_t lane, lane_to, from, to, stride;
 };
 
 // Scores of a 2-bit copy of the keys: codes [D/4, P] bytes, low and step [D] float16 of a page. A page of a lane
@@ -91,9 +97,10 @@ struct Probe {
 struct Level {
     const char* name;
     bool (*runs)();  // on this processor
-    // pages from…to of a segment, for one lane, into a partial result
-    void (*span)(const Attention&, const Segment&, int64_t lane, int64_t from, int64_t to, float* scratch, float* part);
-    size_t (*span_scratch)(const Attention&);                                 // floats
+    void (*span)(const Attention&, const Segment&, const Stretch&, float* scratch, float* parts);
+    size_t (*span_scratch)(const Attention&);  // floats
+    void (*join)(const Attention&, int64_t lane, const float* const* parts, int64_t count, const float* sinks,
+                 float* out);
     void (*sketch)(const Sketch&, int64_t from, int64_t to, float* scratch);  // pages, counted lane by lane
     size_t (*sketch_scratch)(const Sketch&);
     void (*prefill)(const Prompt&, const Tile&, float* scratch);

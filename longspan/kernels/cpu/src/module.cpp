@@ -48,20 +48,18 @@ NB_MODULE(_native, m) {
         return names;
     });
     nb::class_<Decode>(m, "Decode")
-        .def("__init__",
-             [](Decode* self, size_t index, int threads, uintptr_t queries, int64_t rows, int64_t heads, int64_t lanes,
-                int64_t dim, int64_t page, int64_t first, int64_t base, int64_t begin, int64_t window, int64_t half,
-                uintptr_t cos, uintptr_t sin, float softcap) {
-                 new (self) Decode(level(index), threads,
-                                   {at<const float>(queries), rows, heads, lanes, dim, page, half, first, base, begin,
-                                    window, at<const float>(cos), at<const float>(sin), softcap});
+        .def("__init__", [](Decode* self, size_t index, int threads) { new (self) Decode(level(index), threads); })
+        .def("work",
+             [](Decode& self, uintptr_t queries, int64_t rows, int64_t heads, int64_t lanes, int64_t dim, int64_t page,
+                int64_t first, int64_t base, int64_t begin, int64_t window, int64_t half, uintptr_t cos, uintptr_t sin,
+                float softcap, bool narrow, uintptr_t sinks, uintptr_t out) {
+                 self.work({at<const float>(queries), rows, heads, lanes, dim, page, half, first, base, begin, window,
+                            at<const float>(cos), at<const float>(sin), softcap, narrow},
+                           at<const float>(sinks), at<float>(out));
              })
         .def("add", add<Decode>)
         .def("read", &Decode::read, nb::call_guard<nb::gil_scoped_release>())
-        .def(
-            "finish",
-            [](Decode& self, uintptr_t sinks, uintptr_t out) { self.finish(at<const float>(sinks), at<float>(out)); },
-            nb::call_guard<nb::gil_scoped_release>());
+        .def("finish", &Decode::finish, nb::call_guard<nb::gil_scoped_release>());
     m.def("place", [](int threads, int dtype, int64_t rows, int64_t heads, int64_t lanes, int64_t dim, int64_t page,
                       int64_t half, int64_t query_half, uintptr_t queries, uintptr_t keys, uintptr_t values,
                       int64_t query_row, int64_t query_head, int64_t key_row, int64_t key_head, int64_t value_row,

@@ -1,15 +1,17 @@
 #include "run.hpp"
 
 #include <algorithm>
-#include <cmath>
 
 #include "pool.hpp"
 
 namespace longspan {
 
 namespace {
-constexpr int64_t SPAN = 8;     // pages of a lane read by one thread at a time
-constexpr int64_t SCORED = 64;  // summaries
+constexpr int64_t SPAN = 8, LONGEST = 64;  // pages read by one thread at a time, least and most
+constexpr int64_t SPANS = 64;              // of a text that is long enough
+constexpr int64_t FEW = 4;                 // spans, below which each lane is a task of its own
+constexpr int64_t JOINED = 1 << 16;        // floats that one thread joins before others have woken up
+constexpr int64_t SCORED = 64;             // summaries
 }  // namespace
 
 std::vector<const Level*> available() {
@@ -23,50 +25,62 @@ std::vector<const Level*> available() {
 }
 
 void Decode::read() {
-    struct Span {
-        const Segment* segment;
-        int64_t from, to;
+    struct Task {
+        const Waiting* of;
+        Stretch stretch;
+        float* parts;
     };
-    std::vector<Span> spans;
-    for (const Segment& s : waiting_)
-        for (int64_t n = 0; n < s.pages; n += SPAN) spans.push_back({&s, n, std::min(n + SPAN, s.pages)});
-    if (spans.empty()) return;
-    const int64_t many = static_cast<int64_t>(spans.size()), part = work_.part();
-    std::unique_ptr<float[]> parts(new float[static_cast<size_t>(work_.lanes * many * part)]);
-    float* out = parts.get();
-    parallel(threads_, work_.lanes * many, level_->span_scratch(work_), [&](int64_t i, float* scratch) {
-        const Span& s = spans[static_cast<size_t>(i % many)];
-        level_->span(work_, *s.segment, i / many, s.from, s.to, scratch, out + i * part);
+    std::vector<Task> tasks;
+    size_t scratch = 0;
+    auto size = [](int64_t pages) { return std::clamp(pages / SPANS, SPAN, LONGEST); };
+    for (size_t i = 0; i < waiting_.size();) {
+        Sequence& sequence = works_[waiting_[i].sequence];
+        const Attention& work = sequence.work;
+        size_t end = i;
+        int64_t spans = 0, done = 0;
+        for (; end < waiting_.size() && waiting_[end].sequence == waiting_[i].sequence; end++) {
+            const int64_t pages = waiting_[end].segment.pages;
+            spans += (pages + size(pages) - 1) / size(pages);
+        }
+        memory_.emplace_back(new float[static_cast<size_t>(work.lanes * spans * work.part())]);
+        float* parts = memory_.back().get();
+        sequence.parts.push_back({parts, spans});
+        scratch = std::max(scratch, level_->span_scratch(work));
+        const int64_t stride = spans * work.part(), lanes = spans < FEW ? 1 : work.lanes;
+        for (; i < end; i++) {
+            const int64_t pages = waiting_[i].segment.pages, step = size(pages);
+            for (int64_t n = 0; n < pages; n += step, done++)
+                for (int64_t lane = 0; lane < work.lanes; lane += lanes)
+                    tasks.push_back({&waiting_[i],
+                                     {lane, lane + lanes, n, std::min(n + step, pages), stride},
+                                     parts + lane * stride + done * work.part()});
+        }
+    }
+    parallel(threads_, static_cast<int64_t>(tasks.size()), scratch, [&](int64_t i, float* room) {
+        const Task& t = tasks[static_cast<size_t>(i)];
+        level_->span(works_[t.of->sequence].work, t.of->segment, t.stretch, room, t.parts);
     });
-    parts_.push_back(std::move(parts));
-    spans_.push_back(many);
     waiting_.clear();
 }
 
-void Decode::finish(const float* sinks, float* out) {
+void Decode::finish() {
     read();
-    const int64_t m = work_.many(), d = work_.dim, g = work_.group(), part = work_.part();
-    for (int64_t lane = 0; lane < work_.lanes; lane++)
-        for (int64_t row = 0; row < m; row++) {
-            const int64_t head = lane * g + row % g;
-            float top = sinks ? sinks[head] : -1e30f, total = sinks ? 1.0f : 0.0f;
-            auto each = [&](auto&& use) {
-                for (size_t i = 0; i < parts_.size(); i++)
-                    for (int64_t s = 0; s < spans_[i]; s++) use(parts_[i].get() + (lane * spans_[i] + s) * part);
-            };
-            each([&](const float* p) { top = std::max(top, p[m * d + row]); });
-            float* to = out + ((row / g) * work_.heads + head) * d;
-            if (sinks) total = std::exp(sinks[head] - top);
-            std::fill(to, to + d, 0.0f);
-            each([&](const float* p) {
-                const float weight = std::exp(p[m * d + row] - top);
-                total += weight * p[m * (d + 1) + row];
-                for (int64_t c = 0; c < d; c++) to[c] += weight * p[row * d + c];
-            });
-            for (int64_t c = 0; c < d; c++) to[c] /= total;
+    std::vector<std::pair<const Sequence*, int64_t>> tasks;
+    int64_t size = 0;
+    for (const Sequence& s : works_)
+        for (int64_t lane = 0; lane < s.work.lanes; lane++) {
+            tasks.push_back({&s, lane});
+            for (const auto& [parts, spans] : s.parts) size += spans * s.work.part();
         }
-    parts_.clear();
-    spans_.clear();
+    parallel(size < JOINED ? 1 : threads_, static_cast<int64_t>(tasks.size()), 0, [&](int64_t i, float*) {
+        const auto& [s, lane] = tasks[static_cast<size_t>(i)];
+        std::vector<const float*> parts;
+        for (const auto& [memory, spans] : s->parts)
+            for (int64_t n = 0; n < spans; n++) parts.push_back(memory + (lane * spans + n) * s->work.part());
+        level_->join(s->work, lane, parts.data(), static_cast<int64_t>(parts.size()), s->sinks, s->out);
+    });
+    works_.clear();
+    memory_.clear();
 }
 
 void score(const Level* level, int threads, const Sketch& work) {

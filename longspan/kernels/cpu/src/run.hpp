@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "jobs.hpp"
@@ -13,25 +14,37 @@ namespace longspan {
 // Those that this processor runs, the best last.
 std::vector<const Level*> available();
 
-// Attention over segments that come one by one, or several at once.
+// Attention of few rows of one or several sequences, over segments that come one by one, or several at once.
 class Decode {
 public:
-    Decode(const Level* level, int threads, const Attention& work) : level_(level), threads_(threads), work_(work) {}
+    Decode(const Level* level, int threads) : level_(level), threads_(threads) {}
     Decode(const Decode&) = delete;
 
-    void add(const Segment& segment) { waiting_.push_back(segment); }
+    // Another sequence. sinks [H] or null; out [R, H, D] is written by `finish`.
+    void work(const Attention& work, const float* sinks, float* out) { works_.push_back({work, sinks, out, {}}); }
+    // Pages of the last sequence.
+    void add(const Segment& segment) { waiting_.push_back({works_.size() - 1, segment}); }
     // Read what was added; it may go afterwards.
     void read();
-    // Join all partial results to out [R, H, D]. sinks [H] or null.
-    void finish(const float* sinks, float* out);
+    // Read what is left, and join all partial results.
+    void finish();
 
 private:
+    struct Sequence {
+        Attention work;
+        const float* sinks;
+        float* out;
+        std::vector<std::pair<const float*, int64_t>> parts;  // of each reading: [lanes, spans, part], and spans
+    };
+    struct Waiting {
+        size_t sequence;
+        Segment segment;
+    };
     const Level* level_;
     int threads_;
-    Attention work_;
-    std::vector<Segment> waiting_;
-    std::vector<std::unique_ptr<float[]>> parts_;  // of each reading: [lanes, spans, part]
-    std::vector<int64_t> spans_;
+    std::vector<Sequence> works_;
+    std::vector<Waiting> waiting_;
+    std::vector<std::unique_ptr<float[]>> memory_;
 };
 
 void score(const Level* level, int threads, const Sketch& work);
