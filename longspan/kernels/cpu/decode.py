@@ -27,7 +27,8 @@ def attend(works: Sequence[Work], out: Tensor, instructions: str | None = None) 
     """
     assert NATIVE is not None, "compiled kernels"
     decode = NATIVE.Decode(level(instructions), torch.get_num_threads())
-    to, row, held = out.data_ptr(), out.stride(0) * out.element_size(), []
+    to, row = out.data_ptr(), out.stride(0) * out.element_size()
+    held: list[object] = []
     for work in works:
         rows, heads, dim = work.queries.shape
         queries = work.queries.float().contiguous()
