@@ -41,7 +41,8 @@ def test_decode_in_a_process_of_its_own(cli, plain):
     [row] = told["rows"]
     assert set(row) == {field.name for field in dataclasses.fields(measure.Row)}
     assert (row["plan"], row["context"], row["batch"], row["fill"], row["error"]) == ("full", 100, 1, "read", None)
-    assert row["options"] == {"format": "dense", "evict": "none", "select": "all", "place": "text", "offload": "none"}
+    usual = {"format": "dense", "evict": "none", "select": "all", "place": "text", "offload": "none"}
+    assert row["options"] == usual | {"prefill": "dense"}
     for name in (
         "prefill_seconds",
         "decode_ms",

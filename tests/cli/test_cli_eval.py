@@ -66,7 +66,7 @@ def test_json_says_everything(cli, chatty, text):
     ).json
     assert set(report) == {
         "suite", "model", "dtype", "weights", "device", "rope", "format", "evict", "select", "place", "offload",
-        "settings", "versions", "kv_bytes_peak", "disk_bytes", "rss_peak_bytes", "seconds", "results", "samples",
+        "prefill", "settings", "versions", "kv_bytes_peak", "disk_bytes", "rss_peak_bytes", "seconds", "results", "samples",
         "warnings",
     }  # fmt: skip
     assert (report["suite"], report["model"]) == ("lookup", str(chatty))

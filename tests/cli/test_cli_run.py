@@ -69,6 +69,9 @@ def test_json_says_everything(cli, chatty):
     report = result.json
     assert set(report) == {
         "model",
+        "prefill",
+        "prefill_used",
+        "prefill_density",
         "format",
         "evict",
         "select",
