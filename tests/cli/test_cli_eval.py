@@ -66,8 +66,8 @@ def test_json_says_everything(cli, chatty, text):
     ).json
     assert set(report) == {
         "suite", "model", "dtype", "weights", "device", "rope", "format", "evict", "select", "place", "offload",
-        "prefill", "settings", "versions", "kv_bytes_peak", "disk_bytes", "rss_peak_bytes", "seconds", "results", "samples",
-        "warnings",
+        "prefill", "settings", "versions", "kv_bytes_peak", "disk_bytes", "rss_peak_bytes", "seconds", "results",
+        "samples", "warnings",
     }  # fmt: skip
     assert (report["suite"], report["model"]) == ("lookup", str(chatty))
     assert (report["dtype"], report["device"]) == ("bfloat16", "cpu")
