@@ -153,5 +153,5 @@ def _selected(
         asked = kept.Asked(q[start : start + segment.rows], rows, softcap, s_aux)
         parts += reader.parts(asked, sequence)
         start += segment.rows
-    outputs = select.attend(parts)
+    outputs = select.attend(parts, step.backend)
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

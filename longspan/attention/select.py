@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from longspan.attention.kept import Asked, turned
-from longspan.attention.placement import Far, Placement
+from longspan.attention.placement import Far, Placement, Slot
 from longspan.attention.rotation import Rotation
 from longspan.cache.found import Found
 from longspan.cache.group import Group
@@ -16,7 +16,8 @@ from longspan.cache.pool import Pool
 from longspan.cache.sequence import Sequence
 from longspan.cache.summaries.choose import choose
 from longspan.cache.summaries.selection import Selection
-from longspan.kernels import slots
+from longspan.kernels import Backend, Work, slots
+from longspan.kernels.paged import FEW
 from longspan.rope.rotate import turn
 
 TOGETHER = 4
@@ -38,7 +39,7 @@ class Part:
     looks: bool
 
 
-def attend(parts: list[Part]) -> list[torch.Tensor]:
+def attend(parts: list[Part], backend: Backend) -> list[torch.Tensor]:
     """[R, H, D] of each part. Texts that share their pages (forks) are scored together: most of the time goes into
     opening the summaries."""
     chosen: list[list[torch.Tensor]] = [[] for _ in parts]
@@ -58,7 +59,7 @@ def attend(parts: list[Part]) -> list[torch.Tensor]:
                 if low < high:
                     chosen[i].append(parts[i].reader.choose(parts[i], scores[:, low - a : high - a]))
                 at += len(parts[i].asked.rows)
-    return [part.reader.attend(part, found) for part, found in zip(parts, chosen, strict=True)]
+    return [part.reader.attend(part, found, backend) for part, found in zip(parts, chosen, strict=True)]
 
 
 class Reader:
@@ -118,9 +119,11 @@ class Reader:
         banned = torch.arange(part.old, device=self.pool.device)[None] < self._sinks(part.old)
         return choose(scores[..., : part.old], self.selection.pages or 0, banned)
 
-    def attend(self, part: Part, chosen: list[torch.Tensor]) -> torch.Tensor:
+    def attend(self, part: Part, chosen: list[torch.Tensor], backend: Backend) -> torch.Tensor:
         """[R, H, D] in float32 of one part. The keys of these queries are in the pages already. chosen: what `choose`
         gave for its queries; empty where they choose none."""
+        if not chosen and len(part.asked.rows) <= FEW and not isinstance(self.placement, Slot):
+            return backend(self._work(part.asked, part.always))
         if not chosen:
             return self._read(part.asked, part.always.expand(self.group.kv_heads, -1))
         return self._read_each(part, torch.cat(chosen, 1))
@@ -172,6 +175,35 @@ class Reader:
             heads = ({name: x[head].unsqueeze(1) for name, x in stored.items()} for head in range(kv_heads))
             scores = torch.stack([self.selection.score(a, b)[..., 0].T for a, b in zip(q, heads, strict=True)])
         return scores.reshape(kv_heads, count, groups, old).amax(2)
+
+    def _work(self, asked: Asked, columns: torch.Tensor) -> Work:
+        """What kernels are asked where all queries, of one page, read the same columns [n], ascending to their own.
+
+        To them these are neighbours, since all but the last lie before the queries; only how far each is turned says
+        where it stands.
+        """
+        row, count = int(asked.rows[0]), len(columns)
+        base, q, cos, sin = -(count - 1) * self.page, asked.queries, None, None
+        oldest = (int(columns[0]) + self.group.first) * self.page
+        if self.rotation is not None:
+            positions = ((columns + self.group.first) * self.page)[None]
+            placed = self.placement.place(positions, positions[:, :0], asked.rows, self.page)
+            cos, sin = self.rotation.by(-placed.keys[0], placed.unit)
+            q = turned(q, placed.queries, self.rotation, q.shape[1] // self.group.kv_heads)
+        return Work(
+            queries=q,
+            first=row % self.page,
+            base=base,
+            begin=base + max(self.start - oldest, 0),
+            runs=self.group.some(self.pool, self.index, columns),
+            kv_heads=self.group.kv_heads,
+            page=self.page,
+            dtype=self.pool.dtype,
+            cos=cos,
+            sin=sin,
+            softcap=asked.softcap,
+            sinks=asked.learned,
+        )
 
     def _read(self, asked: Asked, columns: torch.Tensor) -> torch.Tensor:
         """All queries read the same columns [G, n], which are ascending."""

@@ -241,6 +241,20 @@ class Group:
         self._runs[index] = runs
         return runs
 
+    def some(self, pool: Pool, index: int, columns: torch.Tensor) -> list[Run]:
+        """Columns [n], ascending, of the group's `index`-th layer."""
+        at = columns.cpu().numpy()
+        ids = torch.from_numpy(np.ascontiguousarray(self.live[index][:, at].T)).to(pool.device)
+        sealed = int((at < self.sealed).sum())
+        runs: list[Run] = []
+        if sealed:
+            assert pool.sealed is not None
+            assert pool.format is not None
+            runs.append(SealedRun(pool.format, pool.sealed, ids[:sealed], pool.dtype))
+        if sealed < len(at):
+            runs.append(ScatteredRun(pool.keys, pool.values, ids[sealed:]))
+        return runs
+
     def _release(self, pool: Pool, columns: int) -> None:
         sealed = min(self.sealed, columns)
         if pool.sealed is not None:

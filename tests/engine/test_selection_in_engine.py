@@ -163,11 +163,15 @@ def test_what_has_no_meaning_is_refused(folder: Callable[..., Path]):
 def columns_read(monkeypatch) -> list[tuple[int, set[int]]]:
     """Of every read from now on: the position of its last query, and the columns of all its lanes."""
     read: list[tuple[int, set[int]]] = []
-    many, each = Reader._read, Reader._read_each
+    many, each, few = Reader._read, Reader._read_each, Reader._work
 
     def together(self, asked, columns):
         read.append((int(asked.rows[-1]), set(columns.flatten().tolist())))
         return many(self, asked, columns)
+
+    def by_kernels(self, asked, columns):
+        read.append((int(asked.rows[-1]), set(columns.tolist())))
+        return few(self, asked, columns)
 
     def alone(self, part, chosen):
         read.append((int(part.asked.rows[-1]), set(chosen.flatten().tolist()) - {-1} | set(part.always.tolist())))
@@ -175,6 +179,7 @@ def columns_read(monkeypatch) -> list[tuple[int, set[int]]]:
 
     monkeypatch.setattr(Reader, "_read", together)
     monkeypatch.setattr(Reader, "_read_each", alone)
+    monkeypatch.setattr(Reader, "_work", by_kernels)
     return read
 
 

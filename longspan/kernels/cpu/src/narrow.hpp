@@ -1,7 +1,7 @@
-// Attention of a few rows over whole pages where the processor multiplies bfloat16 numbers and bytes. Rows of a page
-// are interleaved on their way into the registers, two for pairs of bfloat16 numbers, four for bytes, so that one
-// product sums over two or four of them. Codes stay bytes: what they are multiplied by is split into two bytes, 15 bits
-// in all, which is finer than bfloat16. Weights of a page count from the page's own maximum.
+// Attention of a few rows over whole pages of nibbles where the processor multiplies bytes. Four rows of a page are
+// interleaved on their way into the registers, so that one product sums over them. Codes stay bytes: what they are
+// multiplied by is split into two bytes, 15 bits in all, which is finer than bfloat16. Weights of a page count from the
+// page's own maximum. Other formats wait for memory, not for products, and are read in float32.
 #pragma once
 
 #if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
@@ -16,9 +16,7 @@ constexpr float LOG2E = 1.44269504f;
 // Whether pages of this shape are for these kernels.
 inline bool serves(const Attention& a, const Segment& s) {
     if (!a.narrow || a.page % 64 || a.dim % 64 || a.page > 256 || a.dim > 256) return false;
-    if (s.kind == Kind::bf16) return true;
-    const bool coded = s.kind == Kind::int8 || s.kind == Kind::int4;
-    return coded && s.groups <= 8 && (s.groups & (s.groups - 1)) == 0 && a.dim / s.groups % 32 == 0;
+    return s.kind == Kind::int4 && s.groups <= 8 && (s.groups & (s.groups - 1)) == 0 && a.dim / s.groups % 32 == 0;
 }
 
 // 2^x within 7.5e-5 of it
@@ -75,45 +73,6 @@ struct Sum {
     }
 };
 
-// 64 columns of bfloat16 numbers from column `at` on. a [M, rows], in pairs.
-template <int M>
-void pairs(const Sum& x, const uint16_t* a, int64_t m, int64_t at, bool fetch) {
-    const I first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
-    const I second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
-    V::F sum[M][4];
-#pragma GCC unroll 8
-    for (int j = 0; j < M; j++)
-#pragma GCC unroll 8
-        for (int i = 0; i < 4; i++) sum[j][i] = V::set(0.0f);
-    for (int64_t k = 0; k < x.count; k += 2) {
-        if (fetch) x.ahead(k, 2);
-        const char *upper = x.rows + k * x.stride + 2 * at, *lower = upper + x.stride;
-        I b[4];
-#pragma GCC unroll 8
-        for (int i = 0; i < 2; i++) {
-            const I p = bytes(upper + 64 * i), q = bytes(lower + 64 * i);
-            b[2 * i] = _mm512_unpacklo_epi16(p, q);
-            b[2 * i + 1] = _mm512_unpackhi_epi16(p, q);
-        }
-#pragma GCC unroll 8
-        for (int j = 0; j < M; j++) {
-            int32_t both;
-            __builtin_memcpy(&both, a + (m + j) * x.count + k, 4);
-#pragma GCC unroll 8
-            for (int i = 0; i < 4; i++)
-                sum[j][i] = _mm512_dpbf16_ps(sum[j][i], (__m512bh)_mm512_set1_epi32(both), (__m512bh)b[i]);
-        }
-    }
-#pragma GCC unroll 8
-    for (int j = 0; j < M; j++)
-#pragma GCC unroll 8
-        for (int i = 0; i < 2; i++) {
-            V::F p = sum[j][2 * i], q = sum[j][2 * i + 1];
-            x.put(m + j, at + 32 * i, _mm512_permutex2var_ps(p, first, q));
-            x.put(m + j, at + 32 * i + 16, _mm512_permutex2var_ps(p, second, q));
-        }
-}
-
 // Sums over eight rows lie in two halves, four columns in each quarter of them.
 inline void join(const Sum& x, int64_t m, int64_t column, const I (&s)[4]) {
     I p = _mm512_add_epi32(_mm512_shuffle_i32x4(s[0], s[1], 0x44), _mm512_shuffle_i32x4(s[0], s[1], 0xee));
@@ -122,12 +81,9 @@ inline void join(const Sum& x, int64_t m, int64_t column, const I (&s)[4]) {
     x.put(m, column + 16, _mm512_cvtepi32_ps(_mm512_shuffle_i32x4(p, q, 0xdd)));
 }
 
-// Which codes of a byte are meant.
-enum class Part { all, lower, upper };
-
-// 32 columns of codes: those of the bytes from byte `at` on. Row m of the coefficients [rows] is at high + m·ld, and
+// 32 columns of codes: those in the lower halves, or the UPPER ones, of the bytes from byte `at` on. Row m of the coefficients [rows] is at high + m·ld, and
 // low + m·ld.
-template <int M, Part PART>
+template <int M, bool UPPER>
 void quads(const Sum& x, const int8_t* high, const int8_t* low, int64_t ld, int64_t m, int64_t at, bool fetch) {
     // numbers of their own type: as __m512i the compiler keeps these in memory
     Ints top[M][4], rest[M][4];
@@ -142,8 +98,7 @@ void quads(const Sum& x, const int8_t* high, const int8_t* low, int64_t ld, int6
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             r[i] = two(row + i * x.stride, x.stride);
-            if (PART == Part::upper) r[i] = _mm512_srli_epi16(r[i], 4);
-            if (PART != Part::all) r[i] = _mm512_and_si512(r[i], _mm512_set1_epi8(15));
+            r[i] = _mm512_and_si512(UPPER ? _mm512_srli_epi16(r[i], 4) : r[i], _mm512_set1_epi8(15));
         }
         const I a = _mm512_unpacklo_epi8(r[0], r[1]), b = _mm512_unpacklo_epi8(r[2], r[3]);
         const I c = _mm512_unpackhi_epi8(r[0], r[1]), d = _mm512_unpackhi_epi8(r[2], r[3]);
@@ -164,56 +119,30 @@ void quads(const Sum& x, const int8_t* high, const int8_t* low, int64_t ld, int6
         I s[4];
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) s[i] = (I)(top[j][i] * 128 + rest[j][i]);
-        join(x, m + j, at + (PART == Part::upper ? x.stride : 0), s);
+        join(x, m + j, at + (UPPER ? x.stride : 0), s);
     }
 }
 
 template <int M>
-void some_codes(const Sum& x, bool two_to_the_byte, const int8_t* a, int64_t groups, int64_t m) {
+void some_codes(const Sum& x, const int8_t* a, int64_t groups, int64_t m) {
     // coefficients: for each row and group count high bytes, then as many low ones
-    const int64_t ld = 2 * groups * x.count, columns = two_to_the_byte ? 2 * x.stride : x.stride;
+    const int64_t ld = 2 * groups * x.count, columns = 2 * x.stride;
     for (int64_t at = 0; at < x.stride; at += 32) {
-        const bool fetch = x.next && at == 0 && m == 0;
         const int8_t* p = a + at * groups / columns * 2 * x.count;
-        if (two_to_the_byte) {
-            quads<M, Part::lower>(x, p, p + x.count, ld, m, at, fetch);
-            p = a + (x.stride + at) * groups / columns * 2 * x.count;
-            quads<M, Part::upper>(x, p, p + x.count, ld, m, at, false);
-        } else
-            quads<M, Part::all>(x, p, p + x.count, ld, m, at, fetch);
+        quads<M, false>(x, p, p + x.count, ld, m, at, x.next && at == 0 && m == 0);
+        p = a + (x.stride + at) * groups / columns * 2 * x.count;
+        quads<M, true>(x, p, p + x.count, ld, m, at, false);
     }
 }
 
-inline void codes(const Sum& x, bool two_to_the_byte, const int8_t* a, int64_t groups, int64_t many) {
+inline void codes(const Sum& x, const int8_t* a, int64_t groups, int64_t many) {
     for (int64_t m = 0, blocks = (many + 2) / 3; blocks > 0; blocks--) {
         const int64_t size = (many - m + blocks - 1) / blocks;
-        if (size == 1) some_codes<1>(x, two_to_the_byte, a, groups, m);
-        if (size == 2) some_codes<2>(x, two_to_the_byte, a, groups, m);
-        if (size == 3) some_codes<3>(x, two_to_the_byte, a, groups, m);
+        if (size == 1) some_codes<1>(x, a, groups, m);
+        if (size == 2) some_codes<2>(x, a, groups, m);
+        if (size == 3) some_codes<3>(x, a, groups, m);
         m += size;
     }
-}
-
-template <int M>
-void some_pairs(const Sum& x, const uint16_t* a, int64_t m) {
-    for (int64_t at = 0; 2 * at < x.stride; at += 64) pairs<M>(x, a, m, at, x.next && at == 0 && m == 0);
-}
-
-inline void numbers(const Sum& x, const uint16_t* a, int64_t many) {
-    for (int64_t m = 0, blocks = (many + 4) / 5; blocks > 0; blocks--) {
-        const int64_t size = (many - m + blocks - 1) / blocks;
-        if (size == 1) some_pairs<1>(x, a, m);
-        if (size == 2) some_pairs<2>(x, a, m);
-        if (size == 3) some_pairs<3>(x, a, m);
-        if (size == 4) some_pairs<4>(x, a, m);
-        if (size == 5) some_pairs<5>(x, a, m);
-        m += size;
-    }
-}
-
-inline void round16(const float* from, int64_t n, uint16_t* to) {
-    for (int64_t i = 0; i < n; i += V::W)
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), (__m256i)_mm512_cvtneps_pbh(V::load(from + i)));
 }
 
 // Scores become weights from the page's maximum on: past is what sums so far are to be multiplied by, now those of this
@@ -283,21 +212,6 @@ inline void page(const Attention& a, const Segment& s, const Room& r, const Plac
     float* tops = part + a.many() * a.dim;
     const int64_t many = a.many();
     float *now = r.low + a.page * a.dim - 2 * many, *past = now + many;
-    if (s.kind == Kind::bf16) {
-        auto *q = reinterpret_cast<uint16_t*>(r.scaled), *w = reinterpret_cast<uint16_t*>(r.weights);
-        round16(r.turned, many * a.dim, q);
-        for (int64_t m = 0; m < many; m++) now[m] = 1.0f;
-        numbers({here.keys, a.dim, 2 * a.page, nullptr, now, nullptr, r.scores, a.page, next_keys}, q, many);
-        for (int64_t m = 0; m < many; m++) {
-            const Soft soft(a, r, m, tops);
-            past[m] = _mm512_cvtss_f32(soft.past);
-            now[m] = _mm512_cvtss_f32(soft.now);
-        }
-        round16(r.scores, many * a.page, w);
-        numbers({here.rows, a.page, 2 * a.dim, past, now, nullptr, part, a.dim, next_rows}, w, many);
-        return;
-    }
-    const bool dual = s.kind == Kind::int4;
     const int64_t groups = s.groups, n = a.page * groups, ld = Room::shifts(a);
     auto *q = reinterpret_cast<int8_t*>(r.opened), *w = reinterpret_cast<int8_t*>(r.weights);
     const uint16_t *low = s.key_min + here.at * a.dim, *step = s.key_step + here.at * a.dim;
@@ -317,7 +231,7 @@ inline void page(const Attention& a, const Segment& s, const Room& r, const Plac
         int8_t* to = q + m * 2 * a.dim;
         for (int64_t d = 0; d < a.dim; d += V::W) split(V::mul(V::load(scaled + d), fine), to + d, to + a.dim + d);
     }
-    codes({here.keys, a.dim, dual ? a.page / 2 : a.page, nullptr, now, r.bias, r.scores, a.page, next_keys}, dual, q, 1, many);
+    codes({here.keys, a.dim, a.page / 2, nullptr, now, r.bias, r.scores, a.page, next_keys}, q, 1, many);
     widen(s.value_min + here.at * n, n, r.low);
     widen(s.value_step + here.at * n, n, r.step);
     V::F most = V::set(1e-30f);
@@ -350,7 +264,7 @@ inline void page(const Attention& a, const Segment& s, const Room& r, const Plac
         }
         V::store(shift, all);
     }
-    codes({here.rows, a.page, dual ? a.dim / 2 : a.dim, past, now, nullptr, part, a.dim, next_rows}, dual, w, groups, many);
+    codes({here.rows, a.page, a.dim / 2, past, now, nullptr, part, a.dim, next_rows}, w, groups, many);
 }
 
 }  // namespace narrow
