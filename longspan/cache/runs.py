@@ -48,8 +48,9 @@ class SealedRun:
     def raw(self) -> Iterator[Raw]:
         if self.format.coded is None:
             yield from (Raw.dense(keys, values, fleeting=True) for keys, values in self.blocks())
-        elif self.store.buffers is not None:
-            yield Raw(self.format.coded, self.store.buffers, self.pages, self.ids)
-        else:
-            for some in torch.split(self.ids, OPENED):
+            return
+        for some in torch.split(self.ids, OPENED):  # cut alike in memory and from a file, so that sums are too
+            if self.store.buffers is not None:
+                yield Raw(self.format.coded, self.store.buffers, len(some), some)
+            else:
                 yield Raw(self.format.coded, self.store.take(some.reshape(-1)), len(some), fleeting=True)

@@ -237,7 +237,7 @@ struct Tiling {
         for (int64_t m = 0; m < many; m++) {
             const int64_t h = head(m);
             const float* sums = r.sums + m * p.dim;
-            float *out = p.out + h * p.dim, total = V::sum(V::load(r.totals + m * V::W));
+            float *out = p.out + h * p.dim, total = r.totals[m * V::W];
             p.totals[h] = total;
             p.tops[h] = r.tops[m];
             V::F factor = V::set(t.last ? 1.0f / total : 1.0f);
@@ -284,9 +284,18 @@ struct Tiling {
                 if (filled + p.page > r.width) pass();
                 lay(s, n, slot);
             }
+            settle();
         }
-        pass();
         save();
+    }
+
+    // Segments that come in one reading or in several give the same numbers: nothing is in the middle between two.
+    void settle() {
+        pass();
+        for (int64_t m = 0; m < many; m++) {
+            float *total = r.totals + m * V::W, sum = V::sum(V::load(total));
+            for (int64_t i = 0; i < V::W; i++) total[i] = i ? 0.0f : sum;
+        }
     }
 
     // All rows over what is laid out.
