@@ -14,7 +14,6 @@ import argparse
 import json
 import platform
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
@@ -23,24 +22,10 @@ import torch
 import transformers
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
 
 from longspan import LLM
-
-SHAPE_S = {
-    "vocab_size": 49152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "head_dim": 64,
-    "max_position_embeddings": 131072,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
-    "tie_word_embeddings": True,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-}
+from longspan.bench import shapes
 
 
 def ours(llm: LLM, ids: list[int], decoded: int) -> tuple[float, float]:
@@ -79,13 +64,12 @@ def main() -> None:
     parser.add_argument("--contexts", default="512,4096,16384")
     parser.add_argument("--decode", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--chunk", type=int, default=1024)
+    parser.add_argument("--chunk", type=int, default=2048)
     parser.add_argument("--json")
     args = parser.parse_args()
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        torch.manual_seed(0)
-        LlamaForCausalLM(LlamaConfig(**SHAPE_S)).to(torch.bfloat16).save_pretrained(folder)
+    with shapes.folder("S", lambda done, total: None) as folder:
+        assert folder is not None
         llm = LLM(Path(folder), chunk=args.chunk)
         peer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa").eval()
         generator = np.random.default_rng(0)

@@ -240,6 +240,7 @@ def _report(model: str | None, llm: LLM, asked: list[str], answers: Answers) -> 
         "prefill_used": "dense" if llm.pages.share is None else "sparse",
         "prefill_density": llm.pages.share,
         "plan_why": llm.plan.why,
+        "why_no_program": llm.why_no_program,
         "disk_bytes": llm.pool.disk_bytes,
     }
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 
-from longspan.attention.step import Segment
 from longspan.cache.bytes import INTERVAL
 from longspan.cache.pool import Pool
-from longspan.engine import saved
+from longspan.engine import logits, saved
 from longspan.engine import session as sessions
 from longspan.engine.choose import Case, choose
 from longspan.engine.encode import Encoder
@@ -94,8 +93,8 @@ class LLM:
     ) -> None:
         backend_named(backend)  # refused before anything is loaded
         folder = None if offload is None else str(offload)
-        chosen = {"format": format, "evict": evict, "select": select, "place": place, "offload": folder}
-        chosen["prefill"] = prefill
+        chosen = {"format": format, "evict": evict, "select": select, "place": place}
+        chosen |= {"prefill": prefill, "offload": folder}
         given = {name: text for name, text in chosen.items() if text is not None}
         self.plan = Plan.parse(**given)
         self.plan.check_chunk(chunk, rows)
@@ -135,6 +134,7 @@ class LLM:
         ropes = [layer.rope for layer in self.shape.layers]
         forward = Forward(loaded.model, ropes, kernel, self.plan.place, self.plan.prefill)
         self.pages = forward.pages  # that sparse reading saw and read
+        self.why_no_program = forward.why_no_program
         if self.plan.offload is None:  # with pages in a file, memory counts for more than time
             reuse()
         self.scheduler = Scheduler(forward, self.ropes, self.pool, chunk, rows)
@@ -204,9 +204,9 @@ class LLM:
         start: text position of the first id; nothing but distances matters, so it changes the result by no
         more than rounding.
         """
-        text, size = self._alone(prompt, chunk, start)
+        text, read = self._rows(prompt, chunk, start, progress)
         out = torch.empty((len(text.ids), self.shape.vocab), dtype=torch.float32)
-        for place, rows in self._read(text, size, progress):
+        for place, rows in read:
             out[place : place + len(rows)] = rows
         return out
 
@@ -222,9 +222,9 @@ class LLM:
 
         As `logits`, but no more than `chunk` rows of logits are held at a time.
         """
-        text, size = self._alone(prompt, chunk, start)
+        text, read = self._rows(prompt, chunk, start, progress)
         out = torch.empty(len(text.ids) - 1, dtype=torch.float32)
-        for place, rows in self._read(text, size, progress):
+        for place, rows in read:
             next_ids = torch.tensor(text.ids[place + 1 :][: len(rows)], dtype=torch.long, device=rows.device)
             known = rows[: len(next_ids)]  # after the last id nothing is known
             out[place : place + len(known)] = torch.nn.functional.cross_entropy(known, next_ids, reduction="none")
@@ -300,32 +300,17 @@ class LLM:
         with self._shown(progress) as tell:
             yield from run(self.scheduler, requests, tell, finished)
 
-    def _alone(self, prompt: Prompt, chunk: int | None, start: int) -> tuple[Text, int]:
-        """A text that is read outside of the schedule, and how many of its ids at a time."""
-        ids = self._some(prompt)
-        size = self.scheduler.chunk if chunk is None else chunk
-        if size < 1:
-            raise UsageError(f"chunk: {size}; give the ids per step, ≥ 1")
-        self.plan.check_chunk(size)
-        self.scheduler.check(len(ids), start)
-        text = self.text(ids, start)
-        text.settle(self.ropes)
-        return text, size
+    def _rows(
+        self, prompt: Prompt, chunk: int | None, start: int, progress: Progress | bool | None
+    ) -> tuple[Text, Iterator[tuple[int, torch.Tensor]]]:
+        """A text and its logits, step by step."""
+        text, size = logits.opened(self, self._some(prompt), chunk, start)
 
-    def _read(self, text: Text, size: int, progress: Progress | bool | None) -> Iterator[tuple[int, torch.Tensor]]:
-        """Read a text `size` ids at a time: the place of each step's first id, and its next-token logits."""
-        with self._shown(progress) as tell:
-            try:
-                while (a := text.cache.length) < len(text.ids):
-                    b = a + text.cache.room(min(size, text.pending), text.pending)
-                    self.scheduler.grow(text, b - a)
-                    segment = Segment(text.cache, b - a, text.angles)
-                    yield a, self.scheduler.forward([segment], text.ids[a:b], range(b - a))
-                    text.cache.tidy()
-                    if tell is not None:
-                        tell(b, len(text.ids))
-            finally:
-                text.cache.clear()
+        def read() -> Iterator[tuple[int, torch.Tensor]]:
+            with self._shown(progress) as tell:
+                yield from logits.rows(self, text, size, tell)
+
+        return text, read()
 
     def _some(self, prompt: Prompt) -> list[int]:
         ids = self.encode(prompt)

@@ -43,13 +43,10 @@ class Gate:
         return functional.gelu(a, approximate="tanh" if self.kind == "gelu_pytorch_tanh" else "none").mul_(b)
 
 
-Layer = Callable[[Tensor], Tensor]
-
-
 class Linears:
     """Linear layers that read the same rows x [..., K]. layers: each by itself. few: all of them, for few rows."""
 
-    def __init__(self, layers: Sequence[Layer], few: Prepared | None) -> None:
+    def __init__(self, layers: Sequence[Callable[[Tensor], Tensor]], few: Prepared | None) -> None:
         self.layers, self.few = tuple(layers), few
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -62,7 +59,9 @@ class Linears:
 class GatedLinear:
     """act(gate(x)) · up(x) of x [..., K]. kind: as in `Gate`. few: both and the activation, for few rows."""
 
-    def __init__(self, gate: Layer, up: Layer, kind: str, few: Prepared | None) -> None:
+    def __init__(
+        self, gate: Callable[[Tensor], Tensor], up: Callable[[Tensor], Tensor], kind: str, few: Prepared | None
+    ) -> None:
         self.gate, self.up, self.act, self.few = gate, up, Gate(kind), few
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -72,6 +72,7 @@ def test_json_says_everything(cli, chatty):
         "prefill",
         "prefill_used",
         "prefill_density",
+        "why_no_program",
         "format",
         "evict",
         "select",

@@ -21,10 +21,9 @@ def stored(lanes: int, pages: int, dim: int, slots: int) -> dict[str, torch.Tens
     return {name: x.unflatten(0, (lanes, pages)) for name, x in made.items()}
 
 
-@pytest.mark.parametrize("instructions", cpu.levels())
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_scores_are_those_of_torch(shape: tuple[int, int, int, int, int], instructions: str):
-    """Also where a page has no valid slot, a channel is constant, or pages lie far apart."""
+def scored(shape: tuple[int, int, int, int, int]) -> tuple[torch.Tensor, torch.Tensor, list[dict[str, torch.Tensor]]]:
+    """Queries, their scores by torch, and the summaries in two layouts. Also where a page has no valid slot, a channel
+    is constant, or pages lie far apart."""
     lanes, rows, pages, dim, slots = shape
     torch.manual_seed(0)
     summaries = stored(lanes, pages, dim, slots)
@@ -33,12 +32,18 @@ def test_scores_are_those_of_torch(shape: tuple[int, int, int, int, int], instru
         summaries["step"][0, 1] = torch.nan
         summaries["step"][0, 2, 3] = 0
     queries = torch.randn(lanes, rows, dim)
-    plain = Sketch().opened(queries, summaries)
     apart = {}
     for name, x in summaries.items():
         room = torch.zeros((x.shape[1], 3, *x.shape[:1], *x.shape[2:]), dtype=x.dtype)
         apart[name] = room[:, 1].transpose(0, 1).copy_(x)
-    for held in (summaries, apart):
+    return queries, Sketch().opened(queries, summaries), [summaries, apart]
+
+
+@pytest.mark.parametrize("instructions", cpu.levels())
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_scores_are_those_of_torch(shape: tuple[int, int, int, int, int], instructions: str):
+    queries, plain, layouts = scored(shape)
+    for held in layouts:
         got = cpu.score_sketch(queries, held["codes"], held["min"], held["step"], instructions)
         assert got is not None
         assert torch.equal(got.isinf(), plain.isinf())

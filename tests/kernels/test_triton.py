@@ -16,14 +16,13 @@ import test_compiled
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_compiled_scores import SHAPES, stored
+from test_compiled_scores import SHAPES, scored
 
 from longspan import LLM
 from longspan.cache.formats.fp8 import Fp8
 from longspan.cache.formats.int4 import Int4
 from longspan.cache.formats.int8 import Int8
 from longspan.cache.runs import SealedRun
-from longspan.cache.summaries.sketch import Sketch
 from longspan.engine.sample import Sampling
 from longspan.errors import UsageError
 from longspan.kernels import (
@@ -188,20 +187,8 @@ def test_what_is_left_to_torch_is_named():
 @pytest.mark.filterwarnings("ignore:All-NaN slice")  # the interpreter's maximum of a page without slots
 @pytest.mark.parametrize("shape", [(*s[:2], min(s[2], 20), *s[3:]) for s in SHAPES], ids=str)
 def test_scores_are_those_of_torch(shape: tuple[int, int, int, int, int]):
-    lanes, rows, pages, dim, slots = shape
-    torch.manual_seed(0)
-    summaries = stored(lanes, pages, dim, slots)
-    if lanes and pages > 2:
-        summaries["min"][0, 1] = torch.nan
-        summaries["step"][0, 1] = torch.nan
-        summaries["step"][0, 2, 3] = 0
-    queries = torch.randn(lanes, rows, dim)
-    plain = Sketch().opened(queries, summaries)
-    apart = {}
-    for name, x in summaries.items():
-        room = torch.zeros((x.shape[1], 3, *x.shape[:1], *x.shape[2:]), dtype=x.dtype)
-        apart[name] = room[:, 1].transpose(0, 1).copy_(x)
-    for held in (summaries, apart):
+    queries, plain, layouts = scored(shape)
+    for held in layouts:
         got = triton.score_sketch(queries.to(DEVICE), *(held[name].to(DEVICE) for name in ("codes", "min", "step")))
         assert got is not None
         assert torch.equal(got.cpu().isinf(), plain.isinf())

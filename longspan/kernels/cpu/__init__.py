@@ -31,7 +31,7 @@ def attend_all(works: Sequence[Work], instructions: str | None = None) -> torch.
     if NATIVE is None or why_not(works[0]) is not None:
         outputs = [paged.attend(work) for work in works]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    if len(works) == 1 and not _few(works[0]):
+    if len(works) == 1 and not _few(works[0]):  # its result needs no copy
         return prefill.attend(works[0], instructions)
     out = torch.empty((sum([len(work.queries) for work in works]), *first.shape[1:]))
     start = 0

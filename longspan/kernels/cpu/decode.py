@@ -6,6 +6,7 @@ Where the processor multiplies bfloat16 numbers and the cache holds them, so do 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,31 +31,44 @@ def attend(works: Sequence[Work], out: Tensor, instructions: str | None = None) 
     to, row = out.data_ptr(), out.stride(0) * out.element_size()
     held: list[object] = []
     for work in works:
-        rows, heads, dim = work.queries.shape
-        queries = work.queries.float().contiguous()
-        cos, sin, sinks = (None if x is None else x.float().contiguous() for x in (work.cos, work.sin, work.sinks))
-        held.append((queries, cos, sin, sinks))
-        decode.work(
-            queries.data_ptr(),
-            *(rows, heads, work.kv_heads, dim, work.page),
-            *(work.first, work.base, max(work.begin, work.base), work.window or 0),
-            *(0 if cos is None else cos.shape[-1], address(cos), address(sin)),
-            work.softcap or 0.0,
-            work.dtype == torch.bfloat16,
-            *(address(sinks), to),
-        )
-        to += rows * row
-        start = 0
-        for run in work.runs:
-            for raw in run.raw():
-                if raw.pages:
-                    decode.add(*operands(raw, start, dim))
-                if raw.fleeting:
-                    decode.read()
-                else:
-                    held.append(raw)
-                start += raw.pages
+        tensors, numbers = described(work)
+        held.append(tensors)
+        decode.work(*numbers, to)
+        to += len(work.queries) * row
+        held.append(feed(decode, work))
     decode.finish()
+
+
+def described(work: Work) -> tuple[tuple[Tensor | None, ...], tuple[int | float, ...]]:
+    """What compiled classes are told of a work besides its pages; and the tensors that this points into."""
+    rows, heads, dim = work.queries.shape
+    queries = work.queries.float().contiguous()
+    cos, sin, sinks = (None if x is None else x.float().contiguous() for x in (work.cos, work.sin, work.sinks))
+    numbers = (
+        queries.data_ptr(),
+        *(rows, heads, work.kv_heads, dim, work.page),
+        *(work.first, work.base, max(work.begin, work.base), work.window or 0),
+        *(0 if cos is None else cos.shape[-1], address(cos), address(sin)),
+        work.softcap or 0.0,
+        work.dtype == torch.bfloat16,
+        address(sinks),
+    )
+    return (queries, cos, sin, sinks), numbers
+
+
+def feed(reader: Any, work: Work) -> list[Raw]:
+    """Give a compiled class the pages of a work; those that must stay until it has finished."""
+    held, start = [], 0
+    for run in work.runs:
+        for raw in run.raw():
+            if raw.pages:
+                reader.add(*operands(raw, start, work.queries.shape[2]))
+            if raw.fleeting:
+                reader.read()
+            else:
+                held.append(raw)
+            start += raw.pages
+    return held
 
 
 def why_not(work: Work) -> str | None:

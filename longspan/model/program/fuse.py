@@ -14,7 +14,7 @@ from longspan.model.program.calls import Call, Form, Value
 from longspan.model.program.simplify import PLUS, TIMES
 from longspan.model.quantized import QuantizedLinear, multiply
 
-ACTIVATIONS = {"silu": "silu", "gelu": "gelu"}
+ACTIVATIONS = {"silu", "gelu"}
 CAST = {"to", "float", "type_as", "type", "bfloat16", "half"}
 
 
@@ -130,7 +130,7 @@ class Fuser:
             active = self.maker.get(a)
             if active is None or active.name not in ACTIVATIONS or self._only(a) is not product:
                 continue
-            kind = ACTIVATIONS[active.name]
+            kind = active.name
             if kind == "gelu":
                 kind = {"none": "gelu", "tanh": "gelu_pytorch_tanh"}[active.kwargs.get("approximate", "none")]
             inner = active.args[0]
