@@ -40,8 +40,8 @@ class Memory:
 
 
 def milliseconds(calls: dict[str, Callable[[], object]], times: int) -> dict[str, float]:
-    """The median of each; calls take turns, so that what else the machine does meets all of them alike. Each follows one of
-    its own kind that does not count, as in a model: torch's threads wait for more on the cores for a while."""
+    """The median of each; calls take turns, so that what else the machine does meets all of them alike. Each follows
+    one of its own kind that does not count, as in a model: torch's threads wait for more on the cores for a while."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(times):
         for name, call in calls.items():
