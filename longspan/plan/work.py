@@ -1,0 +1,36 @@
+"""What is asked of a machine: texts of a length, and the ways in which they are read and kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from longspan.cache.eviction.view import Policy
+    from longspan.cache.formats.format import Format
+    from longspan.cache.summaries.selection import Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """context: tokens of a text with its answer, of which the last `new` are generated. batch: texts at once.
+
+    format: how full pages are stored; None: as they are written. evict: which tokens stay; None: all. select: which
+    pages a query reads; None: all. offloaded: whether full pages lie in a file. element: bytes of a number of
+    activations and of unsealed pages. weights: bits of a weight, `group` weights with a scale (0: without scales).
+    page: P. chunk: tokens of a step. ranks: devices that share the model by tensor parallelism.
+    """
+
+    context: int
+    new: int = 128
+    batch: int = 1
+    format: Format | None = None
+    evict: Policy | None = None
+    select: Selection | None = None
+    offloaded: bool = False
+    element: int = 2
+    weights: int = 16
+    group: int = 0
+    page: int = 64
+    chunk: int = 2048
+    ranks: int = 1
