@@ -18,7 +18,8 @@ class Group:
 
     table [L, G, columns]: page ids; column c holds text page `first + c`. Live columns: `count`, of which the first
     `sealed` are ids of the pool's sealed pages. summed: columns, from the first on, that have summaries.
-    found: what the last query looked at that others go on from (`Sequence.looked`).
+    found: what the last query looked at that others go on from (`Sequence.looked`). memo: what a reader made of the
+    pages; None again once they change.
     """
 
     def __init__(self, window: int | None, layers: tuple[int, ...], kv_heads: int) -> None:
@@ -33,6 +34,7 @@ class Group:
         self.regions: list[tuple[int, int]] = []  # reserved runs of the pool: (start, pages)
         self._origin = self._columns = 0  # the newest region: its first text page, its columns per layer
         self._runs: dict[int, list[Run]] = {}
+        self.memo: object = None
 
     @property
     def live(self) -> np.ndarray:
@@ -68,7 +70,7 @@ class Group:
             self.table = grown
         self.table[:, :, self.count : self.count + pages] = ids
         self.count += pages
-        self._runs.clear()
+        self._changed()
 
     def restore(self, pool: Pool, first: int, count: int, sealed: int, summed: int, expect: int) -> None:
         """Own as many pages as a group that was saved; whoever calls fills them. expect: tokens in the end."""
@@ -126,7 +128,7 @@ class Group:
                 self.table[index, :, span] = pool.claim(np.full(taken.shape, -1))
             raise
         self.sealed += new
-        self._runs.clear()
+        self._changed()
 
     def summarise(self, pool: Pool, upto: int, start: int) -> None:
         """Make the summaries by which queries choose pages, of text pages before `upto` that are not sealed yet."""
@@ -185,7 +187,7 @@ class Group:
         self.first += columns
         self.count -= columns
         self.sealed = max(self.sealed - columns, 0)
-        self._runs.clear()
+        self._changed()
 
     def close(self, pool: Pool) -> None:
         self._release(pool, self.count)
@@ -196,7 +198,7 @@ class Group:
         self.regions.clear()
         self.found = None
         self.count = self.sealed = self.summed = self._columns = 0
-        self._runs.clear()
+        self._changed()
 
     def share(self, pool: Pool, columns: int) -> None:
         """One more owner for the oldest `columns`."""
@@ -206,6 +208,10 @@ class Group:
         if pool.summaries is not None:
             pool.summaries.retain(self.sums)
         pool.retain(self.live[:, :, sealed:columns])
+
+    def _changed(self) -> None:
+        self._runs.clear()
+        self.memo = None
 
     def runs(self, pool: Pool, index: int) -> list[Run]:
         """The pages of the group's `index`-th layer, in text order.

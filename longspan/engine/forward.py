@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from typing import Any
 
+import numpy as np
 import torch
 
 from longspan.attention.attend import attend
+from longspan.attention.held import held
 from longspan.attention.placement import Placement
 from longspan.attention.prefill.method import Prefill
 from longspan.attention.step import Pages, Segment, Step, Trial
@@ -27,6 +29,15 @@ def _memory(what: str) -> Iterator[None]:
         if "alloc" in str(error) or "out of memory" in str(error).lower() or isinstance(error, MemoryError):
             raise DoesNotFit(f"memory: {what}") from error
         raise
+
+
+def _finite(logits: torch.Tensor) -> bool:
+    """One pass; any NaN or Inf shows in the sum. numpy stays on this thread: torch's own would wait for more on cores
+    that the kernels want."""
+    if not logits.is_cpu:
+        return bool(torch.isfinite(logits.sum()))
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(logits.numpy().sum()))
 
 
 class Forward:
@@ -73,15 +84,17 @@ class Forward:
             logits = self._run(row, torch.tensor(keep, dtype=torch.long, device=device), step)
         if self._finite is not None and not bool(self._finite):
             raise NumericalError(self._blame(row, step))
-        if not bool(torch.isfinite(logits.sum())):  # one pass; any NaN or Inf shows in the sum
+        if not _finite(logits):
             raise NumericalError("the output head gave NaN or Inf; the checkpoint's weights are damaged or overflow")
         return logits
 
-    def _run(self, row: torch.Tensor, keep: torch.Tensor, step: Step | Trial) -> torch.Tensor:
+    def _run(self, row: torch.Tensor, keep: torch.Tensor, step: Step) -> torch.Tensor:
         if self.program is None:
             logits, self._finite = self._model(row, keep, step)
         else:
-            logits, self._finite = self.program(lambda *x, **k: attend(*x, **k, step=step), row, keep)
+            logits, self._finite = self.program(
+                lambda *x, **k: attend(*x, **k, step=step), row, keep, held=lambda: held(step)
+            )
         return logits
 
     def _record(self) -> Program:

@@ -8,10 +8,15 @@ from typing import Any
 
 import torch
 
+from longspan.kernels.cpu.linear import FEW
+from longspan.kernels.cpu.tape import Held
+from longspan.kernels.rows import GatedLinear, Linears
 from longspan.model.program.calls import Call, Form, Value, each
 from longspan.model.program.fuse import fuse
+from longspan.model.program.lines import Line
 from longspan.model.program.record import Recorder
 from longspan.model.program.simplify import simplify
+from longspan.model.program.taped import Taped
 from longspan.model.program.unify import Differs, Size, unify
 
 LENGTHS = (7, 2), (11, 2), (11, 5)
@@ -20,11 +25,11 @@ CHECKED = 13, 3
 """Those of one more trial, where program and model must agree."""
 NEAR = {torch.bfloat16: 0.1, torch.float16: 0.02, torch.float32: 1e-3}
 """Difference that rounding may make, relative to the largest number; a call too few makes far more."""
-FORMS = 64
-"""Lengths of rows whose calls are kept ready."""
+FORMS, TAPES = 64, 8
+"""Lengths of rows whose calls are kept ready; and, of few rows, whose tapes are."""
 
 Run = Callable[..., tuple[torch.Tensor, ...]]
-Line = tuple[str, Callable[..., Any], tuple[Any, ...], dict[str, Any], Any, tuple[int, ...]]
+Length = tuple[int, int]
 
 
 class Program:
@@ -45,16 +50,48 @@ class Program:
         for number, i in last.items():
             if number not in outputs and number >= 0:
                 self._ends.setdefault(i, []).append(number)
-        self._lines: OrderedDict[tuple[int, int], list[Line]] = OrderedDict()
+        self._lines: OrderedDict[Length, list[Line]] = OrderedDict()
+        self._tapes: OrderedDict[Length, Taped] = OrderedDict()
+        layers = [call.function for call in calls if isinstance(call.function, Linears | GatedLinear)]
+        prepared = [layer.few for layer in layers if layer.few is not None]
+        self._dtype = prepared[0].dtype if prepared else None  # of what tapes compute; None: there are none
 
-    def __call__(self, opaque: Callable[..., Any], *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """opaque: what runs in place of the opaque function, with its arguments."""
+    def __call__(
+        self,
+        opaque: Callable[..., Any],
+        *inputs: torch.Tensor,
+        held: Callable[[], Held | None] = lambda: None,
+    ) -> tuple[torch.Tensor, ...]:
+        """opaque: what runs in place of the opaque function, with its arguments. held: what attention needs to run
+        without it, of steps of few rows."""
+        length = inputs[0].shape[-1], inputs[1].shape[-1]
+        if self._dtype is None or length[0] > FEW:
+            return self._run(opaque, inputs, length)
+        taped = self._tapes.pop(length, None)
+        if taped is not None:
+            self._tapes[length] = taped
+            return taped(opaque, held(), *inputs)
+        forms = {number: Form.of(x) for number, x in enumerate(inputs)}
+        results = self._run(opaque, inputs, length, forms)
+        self._tapes[length] = Taped(self._ready(*length), forms, len(inputs), self.outputs, self._dtype)
+        if len(self._tapes) > TAPES:
+            self._tapes.popitem(last=False)
+        return results
+
+    def _run(
+        self,
+        opaque: Callable[..., Any],
+        inputs: Sequence[torch.Tensor],
+        length: Length,
+        forms: dict[int, Form] | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """forms: gets how each tensor lies."""
         values: list[Any] = [*inputs, *[None] * (self._size - len(inputs))]
 
         def value(x: Any) -> Any:
             return values[x] if isinstance(x, Value) else x
 
-        for kind, function, args, kwargs, outs, ends in self._ready(inputs[0].shape[-1], inputs[1].shape[-1]):
+        for kind, function, args, kwargs, outs, ends in self._ready(*length):
             if kind == "values":
                 result = function(*[values[n] for n in args])
             elif kind == "look":
@@ -69,9 +106,16 @@ class Program:
                 for number, x in zip(outs, result, strict=True):
                     if number >= 0:
                         values[number] = x
+            if forms is not None:
+                made = [outs] if type(outs) is int else outs
+                forms |= {number: Form.of(values[number]) for number in made if number >= 0}
             for number in ends:
                 values[number] = None
         return tuple(values[number] for number in self.outputs)
+
+    def forget(self) -> None:
+        """Let tapes go."""
+        self._tapes.clear()
 
     def _ready(self, tokens: int, kept: int) -> list[Line]:
         """The calls for a row of this length."""
@@ -94,12 +138,12 @@ class Program:
         ends = tuple(self._ends.get(index, ()))
         if call.function is self._opaque:
             kwargs.pop(self._state)
-            return "opaque", call.function, args, kwargs, outs, ends
+            return Line("opaque", call.function, args, kwargs, outs, ends)
         if call.function is torch.as_strided:
-            return "look", call.function, (int(args[0]), *args[1:]), {}, outs, ends
+            return Line("look", call.function, (int(args[0]), *args[1:]), {}, outs, ends)
         if not kwargs and all(isinstance(x, Value) for x in args):
-            return "values", call.function, tuple(map(int, args)), {}, outs, ends
-        return "any", call.function, args, kwargs, outs, ends
+            return Line("values", call.function, tuple(map(int, args)), {}, outs, ends)
+        return Line("any", call.function, args, kwargs, outs, ends)
 
 
 def record(
@@ -132,10 +176,11 @@ def record(
     given = inputs(*CHECKED)
     program = Program(fuse(unify(lists, LENGTHS), forms, outputs), len(given), outputs, opaque, state[0])
     name, value = state
-    for mine, theirs in zip(
-        program(lambda *x, **k: opaque(*x, **k, **{name: value}), *given), run(*given), strict=True
-    ):
-        far = (mine.float() - theirs.float()).abs().max()
-        if mine.shape != theirs.shape or not far <= near * theirs.float().abs().max():
-            raise Differs(f"a trial gave other numbers, by {float(far):.2g}")
+    wanted = run(*given)
+    for _ in range(2):  # call by call, then as a tape
+        for mine, theirs in zip(program(lambda *x, **k: opaque(*x, **k, **{name: value}), *given), wanted, strict=True):
+            far = (mine.float() - theirs.float()).abs().max()
+            if mine.shape != theirs.shape or not far <= near * theirs.float().abs().max():
+                raise Differs(f"a trial gave other numbers, by {float(far):.2g}")
+    program.forget()
     return program

@@ -9,6 +9,7 @@
 #include "place.hpp"
 #include "prompt.hpp"
 #include "run.hpp"
+#include "tape.hpp"
 
 namespace nb = nanobind;
 using namespace longspan;
@@ -144,6 +145,81 @@ NB_MODULE(_native, m) {
             nb::gil_scoped_release released;
             self.run(threads, rows, at<const char>(x), out);
         });
+    nb::class_<Pages>(m, "Pages")
+        .def(nb::init<size_t>())
+        .def("add", [](Pages& self, size_t layer, int kind, int64_t start, int64_t pages, uintptr_t ids, uintptr_t keys,
+                       uintptr_t values, uintptr_t key_min, uintptr_t key_step, uintptr_t value_min,
+                       uintptr_t value_step, int64_t groups) {
+            self.layers.at(layer).push_back(
+                segment(kind, start, pages, ids, keys, values, key_min, key_step, value_min, value_step, groups));
+        });
+    nb::class_<Held>(m, "Held")
+        .def("__init__",
+             [](Held* self, size_t layers, int64_t lanes, int64_t page, bool narrow, uintptr_t keys, uintptr_t values) {
+                 new (self) Held{lanes, page, narrow, at<char>(keys), at<char>(values), {},
+                                 std::vector<Held::Place>(layers)};
+             })
+        .def("reading",
+             [](Held& self, const std::vector<int64_t>& layers, uintptr_t pages, uintptr_t places, int64_t key_half,
+                uintptr_t key_cos, uintptr_t key_sin, int64_t query_half, uintptr_t query_cos, uintptr_t query_sin) {
+                 for (size_t i = 0; i < layers.size(); i++)
+                     if (layers[i] >= 0)
+                         self.layers.at(static_cast<size_t>(layers[i])) = {static_cast<int>(self.readings.size()),
+                                                                            static_cast<int64_t>(i)};
+                 self.readings.push_back({at<const int64_t>(pages), at<const int64_t>(places),
+                                          {key_half, at<const float>(key_cos), at<const float>(key_sin)},
+                                          {query_half, at<const float>(query_cos), at<const float>(query_sin)},
+                                          {}});
+             })
+        .def("sequence", [](Held& self, const Pages& pages, int64_t rows, int64_t first, int64_t base, int64_t begin,
+                            int64_t window, int64_t half, uintptr_t cos, uintptr_t sin) {
+            self.readings.back().sequences.push_back(
+                {rows, first, base, begin, window, {half, at<const float>(cos), at<const float>(sin)}, &pages});
+        });
+    nb::class_<Tape>(m, "Tape")
+        .def("__init__", [](Tape* self, size_t index, int kind) { new (self) Tape(level(index), static_cast<Kind>(kind)); })
+        .def("rows",
+             [](Tape& self, uintptr_t table, int64_t bytes, uintptr_t ids, int64_t n, uintptr_t out) {
+                 self.rows(at<const char>(table), bytes, at<const int64_t>(ids), n, at<char>(out));
+             })
+        .def("norm",
+             [](Tape& self, int kind, int64_t rows, int64_t columns, uintptr_t x, uintptr_t weight, uintptr_t out,
+                float eps) {
+                 self.norm({static_cast<Kind>(kind), rows, columns, at<const char>(x), at<const char>(weight), nullptr,
+                            at<char>(out), eps, false});
+             })
+        .def("linear",
+             [](Tape& self, const Linear& linear, int64_t rows, uintptr_t x, const std::vector<uintptr_t>& outs) {
+                 if (outs.size() != linear.results()) throw std::invalid_argument("one address for each result");
+                 std::vector<char*> out;
+                 for (uintptr_t address : outs) out.push_back(at<char>(address));
+                 self.linear(&linear, rows, at<const char>(x), std::move(out));
+             })
+        .def("add",
+             [](Tape& self, int64_t n, uintptr_t a, uintptr_t b, uintptr_t out) {
+                 self.add(n, at<const char>(a), at<const char>(b), at<char>(out));
+             })
+        .def("scale",
+             [](Tape& self, int64_t n, uintptr_t a, float by, uintptr_t out) {
+                 self.scale(n, at<const char>(a), by, at<char>(out));
+             })
+        .def("widen",
+             [](Tape& self, int64_t n, uintptr_t a, uintptr_t out) { self.widen(n, at<const char>(a), at<float>(out)); })
+        .def("finite",
+             [](Tape& self, int64_t n, uintptr_t a, uintptr_t out) { self.finite(n, at<const char>(a), at<bool>(out)); })
+        .def("attend",
+             [](Tape& self, int64_t layer, int64_t rows, int64_t heads, int64_t dim, uintptr_t queries, uintptr_t keys,
+                uintptr_t values, int64_t query_row, int64_t query_head, int64_t key_row, int64_t key_head,
+                int64_t value_row, int64_t value_head, float scale, float softcap, uintptr_t sinks, uintptr_t out) {
+                 self.attend({layer, rows, heads, dim, at<const char>(queries), at<const char>(keys),
+                              at<const char>(values), query_row, query_head, key_row, key_head, value_row, value_head,
+                              scale, softcap, at<const float>(sinks), at<char>(out)});
+             })
+        .def("stop", &Tape::stop)
+        .def("run", [](const Tape& self, int64_t at, int threads, const Held* held) {
+            nb::gil_scoped_release released;
+            return self.run(at, threads, held);
+        }, nb::arg("at"), nb::arg("threads"), nb::arg("held").none());
     m.def("rms_norm", [](size_t index, int kind, int64_t rows, int64_t columns, uintptr_t x, uintptr_t weight,
                          uintptr_t residual, uintptr_t out, float eps, bool plus_one) {
         rms_norm(level(index), {static_cast<Kind>(kind), rows, columns, at<const char>(x), at<const char>(weight),

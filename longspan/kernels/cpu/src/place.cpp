@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "numbers.hpp"
 #include "pool.hpp"
 
 namespace longspan {
@@ -11,48 +12,7 @@ namespace {
 
 constexpr int64_t ROWS = 64;  // rows of a task
 
-uint32_t bits(float x) {
-    uint32_t out;
-    std::memcpy(&out, &x, sizeof out);
-    return out;
-}
-
-float real(uint32_t x) {
-    float out;
-    std::memcpy(&out, &x, sizeof out);
-    return out;
-}
-
-struct Float {
-    using T = float;
-    static float read(T x) { return x; }
-    static T write(float x) { return x; }
-};
-
-struct Brain {
-    using T = uint16_t;
-    static float read(T x) { return real(static_cast<uint32_t>(x) << 16); }
-    static T write(float x) {
-        const uint32_t b = bits(x), even = b + 0x7fff + ((b >> 16) & 1);
-        return static_cast<T>((b & 0x7fffffff) > 0x7f800000 ? (b >> 16) | 0x40 : even >> 16);
-    }
-};
-
-struct Half {
-    using T = uint16_t;
-    static float read(T x) {
-        const uint32_t sign = static_cast<uint32_t>(x & 0x8000) << 16, rest = static_cast<uint32_t>(x & 0x7fff) << 13;
-        const uint32_t value = bits(real(rest) * 0x1p112f);  // moves the exponent, denormals included
-        return real(sign | value | ((x & 0x7c00) == 0x7c00 ? 0x7f800000 : 0));
-    }
-    static T write(float x) {
-        const uint32_t b = bits(x), sign = (b >> 16) & 0x8000, size = b & 0x7fffffff;
-        if (size > 0x7f800000) return static_cast<T>(sign | 0x7e00);
-        if (size >= 0x477ff000) return static_cast<T>(sign | 0x7c00);
-        if (size < 0x38800000) return static_cast<T>(sign | (bits(real(size) + 0.5f) - 0x3f000000));  // denormal
-        return static_cast<T>(sign | ((size - 0x38000000 + 0xfff + ((size >> 13) & 1)) >> 13));
-    }
-};
+using namespace numbers;
 
 // out [D] = row turned; the wider of both dtypes throughout.
 template <class N>
