@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from longspan.attention.step import Step
+from collections.abc import Mapping
+
+import torch
+
+from longspan.attention.placement import Slot
+from longspan.attention.select import Reader, View
+from longspan.attention.step import Segment, Step, packed
 from longspan.cache.group import Group
 from longspan.cache.pool import Pool
 from longspan.cache.runs import SealedRun
@@ -11,55 +17,95 @@ from longspan.kernels.cpu.tape import Held, Pages, Stretch, serves
 
 
 def held(step: Step) -> Held | None:
-    """None: the step's layers are attended one by one. Layers that choose pages or evict are left out, and those whose
-    pages are opened by others than the kernels."""
+    """None: the step's layers are attended one by one. Layers that evict are left out, those where a query chooses
+    pages for itself, and those whose pages are opened by others than the kernels."""
     pool, layout = step.pool, step.pool.layout
     if step.backend is not cpu.attend or not pool.keys.is_cpu or max(s.rows for s in step.segments) > paged.FEW:
         return None
     if not serves(pool.dtype, layout.head_dim, layout.page):
         return None
-    made = None
+    made = Held(len(step.ropes), layout.kv_heads, pool.keys, pool.values)
     for number, group in enumerate(step.segments[0].sequence.groups):
-        if group.window is None and pool.select is not None:
-            continue
-        mine = [_pages(pool, segment.sequence.groups[number]) for segment in step.segments]
-        known = [pages for pages in mine if pages is not None]
-        if len(known) < len(mine):
-            continue
-        made = made or Held(len(step.ropes), layout.kv_heads, pool.keys, pool.values)
-        _tell(step, number, group, known, made)
+        alike: dict[str | None, list[int]] = {}
+        for index, layer in enumerate(group.layers):
+            alike.setdefault(step.ropes[layer], [-1] * len(group.layers))[index] = layer
+        tell = _all if group.window is not None or pool.select is None else _chosen
+        tell(step, number, alike, made)
     return made
 
 
-def _tell(step: Step, number: int, group: Group, known: list[Pages], made: Held) -> None:
-    """The layers of a group, those together that turn alike."""
-    alike: dict[str | None, list[int]] = {}
-    for index, layer in enumerate(group.layers):
-        alike.setdefault(step.ropes[layer], [-1] * len(group.layers))[index] = layer
+def _all(step: Step, number: int, alike: Mapping[str | None, list[int]], made: Held) -> None:
+    """Layers whose queries read all that they see. alike: those of the group that turn alike, by rope."""
+    pages = [_pages(step.pool, segment.sequence.groups[number]) for segment in step.segments]
     for rope, layers in alike.items():
         parts = [
             Stretch(
-                pages,
+                mine,
                 segment.rows,
                 reading.first,
                 reading.base,
                 reading.begin,
-                group.window,
+                segment.sequence.groups[number].window,
                 None if rope is None else reading.distances[rope],
             )
-            for pages, segment, reading in zip(known, step.segments, step.readings[number], strict=True)
+            for mine, segment, reading in zip(pages, step.segments, step.readings[number], strict=True)
+            if mine is not None
         ]
-        turns = step.keys.get(rope), step.queries.get(rope)
-        made.reading(layers, step.targets[number], step.offsets, *turns, parts)
+        if len(parts) == len(pages):
+            turns = step.keys.get(rope), step.queries.get(rope)
+            made.reading(layers, step.targets[number], step.offsets, *turns, parts)
 
 
-def _pages(pool: Pool, group: Group) -> Pages | None:
-    """The pages of a group's layers; None: some are opened by others than the kernels, or come from a file."""
-    if group.memo is None:
-        runs = [group.runs(pool, index) for index in range(len(group.layers))]
+def _chosen(step: Step, number: int, alike: Mapping[str | None, list[int]], made: Held) -> None:
+    """Layers whose queries read pages that were chosen before, the same in all of them."""
+    columns = [_columns(step, segment, rows, number) for segment, rows in zip(step.segments, step.rows, strict=True)]
+    pages = [
+        None if some is None else _pages(step.pool, segment.sequence.groups[number], some)
+        for some, segment in zip(columns, step.segments, strict=True)
+    ]
+    if any(mine is None for mine in pages):
+        return
+    for rope, layers in alike.items():
+        parts: list[Stretch] = []
+        queries: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for mine, some, segment, rows in zip(pages, columns, step.segments, step.rows, strict=True):
+            assert mine is not None
+            assert some is not None
+            rotation = None if rope is None else step.turns(segment, rope)
+            group = segment.sequence.groups[number]
+            view = View.of(
+                some, rows, group.first, segment.sequence.start, rotation, step.placement, step.pool.layout.page
+            )
+            parts.append(Stretch(mine, segment.rows, view.first, view.base, view.begin, None, view.distances))
+            if view.queries is not None:
+                queries.append(view.queries)
+        turn = None if rope is None else packed(queries)
+        made.reading(layers, step.targets[number], step.offsets, step.keys.get(rope), turn, parts)
+
+
+def _columns(step: Step, segment: Segment, rows: torch.Tensor, number: int) -> torch.Tensor | None:
+    """Columns that all rows of a segment read; None: they read several kinds, or choose for themselves."""
+    if isinstance(step.placement, Slot):
+        return None
+    sequence = segment.sequence
+    reader = Reader(step.pool, sequence.groups[number], 0, sequence.start, None, step.placement)
+    spans = reader.spans(rows.tolist(), sequence)
+    return spans[0].always if len(spans) == 1 and not spans[0].few else None
+
+
+def _pages(pool: Pool, group: Group, columns: torch.Tensor | None = None) -> Pages | None:
+    """The pages of a group's layers, or columns of them; None: some are opened by others than the kernels, or come from
+    a file."""
+    key = None if columns is None else tuple(columns.tolist())
+    if group.memo is None or group.memo[0] != key:
+        runs = [
+            group.runs(pool, index) if columns is None else group.some(pool, index, columns)
+            for index in range(len(group.layers))
+        ]
         sealed = [run for layer in runs for run in layer if isinstance(run, SealedRun)]
-        if any(run.format.coded is None or run.store.buffers is None for run in sealed):
-            group.memo = False
-        else:
-            group.memo = Pages([[raw for run in layer for raw in run.raw()] for layer in runs], pool.layout.head_dim)
-    return group.memo if isinstance(group.memo, Pages) else None
+        pages = None
+        if not any(run.format.coded is None or run.store.buffers is None for run in sealed):
+            pages = Pages([[raw for run in layer for raw in run.raw()] for layer in runs], pool.layout.head_dim)
+        group.memo = key, pages
+    made = group.memo[1]
+    return made if isinstance(made, Pages) else None

@@ -60,10 +60,14 @@ def attend(lanes: Lanes, index: int, asked: Asked, rotation: Rotation | None, pl
 
 def turned(queries: torch.Tensor, by: torch.Tensor, rotation: Rotation, groups: int) -> torch.Tensor:
     """Queries [R, H, D] turned by tokens [R], or [G, R] where lanes differ; with the squared attention factor."""
+    cos, sin = towards(by, rotation)
+    if by.ndim == 2:  # [G, R, 1, d/2] → [R, H, d/2]
+        cos, sin = (x[:, :, 0].transpose(0, 1).repeat_interleave(groups, 1) for x in (cos, sin))
+    return turn(queries, cos, sin)
+
+
+def towards(by: torch.Tensor, rotation: Rotation) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos, sin [..., 1, d/2] of a turn of queries by tokens [...], with the squared attention factor."""
     cos, sin = rotation.by(by, 1)
     square = rotation.angles.attention_factor**2
-    if by.ndim == 2:  # [G, R, d/2] → [R, H, d/2]
-        cos, sin = (x.transpose(0, 1).repeat_interleave(groups, 1) for x in (cos, sin))
-    else:
-        cos, sin = cos[:, None], sin[:, None]
-    return turn(queries, cos * square, sin * square)
+    return cos[..., None, :] * square, sin[..., None, :] * square

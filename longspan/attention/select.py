@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import torch
 
-from longspan.attention.kept import Asked, turned
+from longspan.attention.kept import Asked, towards, turned
 from longspan.attention.placement import Far, Placement, Slot
 from longspan.attention.rotation import Rotation
 from longspan.cache.found import Found
@@ -27,9 +27,21 @@ SCORED = 64
 
 
 @dataclasses.dataclass(frozen=True)
+class Span:
+    """Rows begin…end of a segment that read alike. always: columns that they read in any case. old: where the near ones
+    of these begin. few: whether each chooses some of the pages before. looks: whether others go on from the last."""
+
+    begin: int
+    end: int
+    always: torch.Tensor
+    old: int
+    few: bool
+    looks: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Part:
-    """Queries of one segment that read alike. always: columns that they read in any case. old: where the near ones of
-    these begin. few: whether each chooses some of the pages before. looks: whether others go on from the last."""
+    """A span's queries; the rest as in `Span`."""
 
     reader: Reader
     asked: Asked
@@ -37,6 +49,44 @@ class Part:
     old: int
     few: bool
     looks: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """How queries of one page of the text see columns that they all read.
+
+    To them these are neighbours, since all but the last lie before the queries; only how far each is turned says where
+    it stands. first, base, begin: as in `Work`. queries: cos and sin [R, 1, d/2] that the queries are turned by first;
+    distances: those of the columns [n, d/2]; None: nothing turns.
+    """
+
+    first: int
+    base: int
+    begin: int
+    queries: tuple[torch.Tensor, torch.Tensor] | None = None
+    distances: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        columns: torch.Tensor,
+        rows: torch.Tensor,
+        first: int,
+        start: int,
+        rotation: Rotation | None,
+        placement: Placement,
+        page: int,
+    ) -> View:
+        """columns [n], ascending to the rows' own; column c holds text page `first + c`. rows [R]: text positions.
+        start: that of the text's first token."""
+        base = -(len(columns) - 1) * page
+        begin = base + max(start - (int(columns[0]) + first) * page, 0)
+        if rotation is None:
+            return cls(int(rows[0]) % page, base, begin)
+        positions = ((columns + first) * page)[None]
+        placed = placement.place(positions, positions[:, :0], rows, page)
+        distances = rotation.by(-placed.keys[0], placed.unit)
+        return cls(int(rows[0]) % page, base, begin, towards(placed.queries, rotation), distances)
 
 
 def attend(parts: list[Part], backend: Backend) -> list[torch.Tensor]:
@@ -82,9 +132,17 @@ class Reader:
         return same and both > 0 and np.array_equal(mine[:, :both], theirs[:, :both])
 
     def parts(self, asked: Asked, sequence: Sequence) -> list[Part]:
-        """The queries in groups of those that read alike: of one page of the text, and all choosing, or all going on
-        from the same query, or neither."""
-        rows = asked.rows.tolist()
+        """The queries in groups of those that read alike."""
+        made = []
+        for span in self.spans(asked.rows.tolist(), sequence):
+            some = slice(span.begin, span.end)
+            part = Asked(asked.queries[some], asked.rows[some], asked.softcap, asked.learned)
+            made.append(Part(self, part, span.always, span.old, span.few, span.looks))
+        return made
+
+    def spans(self, rows: list[int], sequence: Sequence) -> list[Span]:
+        """The rows, text positions, in groups of those that read alike: of one page of the text, and all choosing, or
+        all going on from the same query, or neither."""
         choosing = sequence.asks(np.asarray(rows))
         if self.selection.reading == "token":
             choosing = np.ones_like(choosing)
@@ -97,7 +155,6 @@ class Reader:
                 cuts.append(i)
         made = []
         for a, b in zip(cuts, [*cuts[1:], len(rows)], strict=True):
-            part = Asked(asked.queries[a:b], asked.rows[a:b], asked.softcap, asked.learned)
             always, old = self._always(rows[a])
             few = bool(choosing[a]) and self.selection.pages is not None and old > self._sinks(old)
             if few and since[a] is not None:
@@ -106,7 +163,7 @@ class Reader:
                 always = torch.tensor(sorted({*always.tolist(), *found}), device=self.pool.device)
                 few = False
             looks = few and sequence.looks(rows[b - 1])
-            made.append(Part(self, part, always, old, few, looks))
+            made.append(Span(a, b, always, old, few, looks))
         return made
 
     def _since(self, sequence: Sequence, row: int) -> int | None:
@@ -177,24 +234,14 @@ class Reader:
         return scores.reshape(kv_heads, count, groups, old).amax(2)
 
     def _work(self, asked: Asked, columns: torch.Tensor) -> Work:
-        """What kernels are asked where all queries, of one page, read the same columns [n], ascending to their own.
-
-        To them these are neighbours, since all but the last lie before the queries; only how far each is turned says
-        where it stands.
-        """
-        row, count = int(asked.rows[0]), len(columns)
-        base, q, cos, sin = -(count - 1) * self.page, asked.queries, None, None
-        oldest = (int(columns[0]) + self.group.first) * self.page
-        if self.rotation is not None:
-            positions = ((columns + self.group.first) * self.page)[None]
-            placed = self.placement.place(positions, positions[:, :0], asked.rows, self.page)
-            cos, sin = self.rotation.by(-placed.keys[0], placed.unit)
-            q = turned(q, placed.queries, self.rotation, q.shape[1] // self.group.kv_heads)
+        """What kernels are asked where all queries, of one page, read the same columns [n], ascending to their own."""
+        view = View.of(columns, asked.rows, self.group.first, self.start, self.rotation, self.placement, self.page)
+        cos, sin = view.distances or (None, None)
         return Work(
-            queries=q,
-            first=row % self.page,
-            base=base,
-            begin=base + max(self.start - oldest, 0),
+            queries=asked.queries if view.queries is None else turn(asked.queries, *view.queries),
+            first=view.first,
+            base=view.base,
+            begin=view.begin,
             runs=self.group.some(self.pool, self.index, columns),
             kv_heads=self.group.kv_heads,
             page=self.page,

@@ -139,7 +139,7 @@ class Step:
         self.pages.count(made, leaves)
         return made
 
-    def _rotation(self, segment: Segment, key: str) -> Rotation:
+    def turns(self, segment: Segment, key: str) -> Rotation:
         return rotation(segment.angles[key], self.pool.layout.page, self.pool.device)
 
     def _targets(self, group: int, positions: list[np.ndarray]) -> torch.Tensor:
@@ -164,16 +164,16 @@ class Step:
 
     def rotation(self, segment: Segment, layer: int) -> Rotation | None:
         key = self.ropes[layer]
-        return None if key is None else self._rotation(segment, key)
+        return None if key is None else self.turns(segment, key)
 
     def _tables(self, key: str, positions: list[np.ndarray]) -> tuple[Cosine, Cosine]:
         page, keys, queries, start = self.pool.layout.page, [], [], 0
         for s, p in zip(self.segments, positions, strict=True):
-            turns = self._rotation(s, key)
+            turns = self.turns(s, key)
             keys.append(turns.keys(self.offsets[start : start + s.rows]))
             queries.append(turns.queries(p - int(p[-1]) // page * page))
             start += s.rows
-        return _packed(keys), _packed(queries)
+        return packed(keys), packed(queries)
 
     def _reading(self, segment: Segment, group: int) -> Reading:
         page = self.pool.layout.page
@@ -185,11 +185,12 @@ class Step:
             first=segment.first - reference * page,
             base=(held.first - reference) * page,
             begin=segment.sequence.start - reference * page,
-            distances={k: self._rotation(segment, k).distances(nearest, held.count) for k in keys},
+            distances={k: self.turns(segment, k).distances(nearest, held.count) for k in keys},
         )
 
 
-def _packed(tables: list[Cosine]) -> Cosine:
+def packed(tables: Seq[Cosine]) -> Cosine:
+    """Those of several segments."""
     if len(tables) == 1:
         return tables[0]
     return torch.cat([c for c, _ in tables]), torch.cat([s for _, s in tables])

@@ -18,8 +18,8 @@ class Group:
 
     table [L, G, columns]: page ids; column c holds text page `first + c`. Live columns: `count`, of which the first
     `sealed` are ids of the pool's sealed pages. summed: columns, from the first on, that have summaries.
-    found: what the last query looked at that others go on from (`Sequence.looked`). memo: what a reader made of the
-    pages; None again once they change.
+    found: what the last query looked at that others go on from (`Sequence.looked`). memo: what a reader made of some
+    pages, and which; None once they change.
     """
 
     def __init__(self, window: int | None, layers: tuple[int, ...], kv_heads: int) -> None:
@@ -34,7 +34,7 @@ class Group:
         self.regions: list[tuple[int, int]] = []  # reserved runs of the pool: (start, pages)
         self._origin = self._columns = 0  # the newest region: its first text page, its columns per layer
         self._runs: dict[int, list[Run]] = {}
-        self.memo: object = None
+        self.memo: tuple[object, object] | None = None
 
     @property
     def live(self) -> np.ndarray:

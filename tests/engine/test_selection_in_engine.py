@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from longspan import LLM
+from longspan.attention import held
 from longspan.attention.select import Reader
 from longspan.cache.summaries import SELECTIONS
 from longspan.engine.sample import Sampling
@@ -163,7 +164,7 @@ def test_what_has_no_meaning_is_refused(folder: Callable[..., Path]):
 def columns_read(monkeypatch) -> list[tuple[int, set[int]]]:
     """Of every read from now on: the position of its last query, and the columns of all its lanes."""
     read: list[tuple[int, set[int]]] = []
-    many, each, few = Reader._read, Reader._read_each, Reader._work
+    many, each, few, told = Reader._read, Reader._read_each, Reader._work, held._columns
 
     def together(self, asked, columns):
         read.append((int(asked.rows[-1]), set(columns.flatten().tolist())))
@@ -177,6 +178,13 @@ def columns_read(monkeypatch) -> list[tuple[int, set[int]]]:
         read.append((int(part.asked.rows[-1]), set(chosen.flatten().tolist()) - {-1} | set(part.always.tolist())))
         return each(self, part, chosen)
 
+    def for_all_layers(step, segment, rows, number):
+        columns = told(step, segment, rows, number)
+        if columns is not None:
+            read.append((int(rows[-1]), set(columns.tolist())))
+        return columns
+
+    monkeypatch.setattr(held, "_columns", for_all_layers)
     monkeypatch.setattr(Reader, "_read", together)
     monkeypatch.setattr(Reader, "_read_each", alone)
     monkeypatch.setattr(Reader, "_work", by_kernels)
