@@ -1,5 +1,6 @@
 // The kernels on edge shapes, against sums in double, on buffers that end where their contents end. Built with
 // sanitizers by `make sanitize`; exits with 1 at the first difference.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +11,7 @@
 #include "linear_run.hpp"
 #include "prompt.hpp"
 #include "run.hpp"
+#include "tape.hpp"
 
 using namespace longspan;
 
@@ -31,13 +33,13 @@ double wide(uint16_t h) {
     return h & 0x8000 ? -size : size;
 }
 
-struct Pages {
+struct Drawn {
     Kind kind;
     int64_t count, dim, page, groups;
     std::vector<char> keys, values;
     std::vector<uint16_t> key_min, key_step, value_min, value_step;
 
-    Pages(Kind k, int64_t n, int64_t d, int64_t p, int64_t g) : kind(k), count(n), dim(d), page(p), groups(g) {
+    Drawn(Kind k, int64_t n, int64_t d, int64_t p, int64_t g) : kind(k), count(n), dim(d), page(p), groups(g) {
         int64_t numbers = n * d * p;
         int64_t bytes = k == Kind::f32    ? 4 * numbers
                         : k == Kind::int8 ? numbers
@@ -110,7 +112,7 @@ void fail(const char* what, const Level* level, double got, double expected) {
 }
 
 template <class T>
-void read(T& reader, const Pages& all, const std::vector<int64_t>& ids, int64_t lanes, int64_t pages) {
+void read(T& reader, const Drawn& all, const std::vector<int64_t>& ids, int64_t lanes, int64_t pages) {
     auto segment = [&](int64_t from, int64_t many) {
         reader.add({all.kind, many, ids.data() + from * lanes, all.keys.data(), all.values.data(), all.key_min.data(),
                     all.key_step.data(), all.value_min.data(), all.value_step.data(), all.groups, from});
@@ -128,7 +130,7 @@ void attention(bool few) {
     if (rows > (pages - 1) * page + offset + 1) rows = 1;
     auto kind = static_cast<Kind>(source() % 5);
     int64_t groups = dim / among({8, 16, dim});
-    Pages all(kind, 2 * pages * lanes, dim, page, groups);
+    Drawn all(kind, 2 * pages * lanes, dim, page, groups);
     std::vector<int64_t> ids(static_cast<size_t>(pages * lanes));
     for (auto& id : ids) id = static_cast<int64_t>(source() % static_cast<unsigned>(all.count));
     int64_t halves = among({0, dim / 2, dim / 4});
@@ -326,6 +328,103 @@ void products() {
         }
 }
 
+// A tape against the same calls one by one, which are checked above: rows of a table, a norm, a layer, attention whose
+// keys go to the last page of two sequences, and what little is done between these.
+void tapes() {
+    const int64_t dim = among({16, 64, 96}), page = among({16, 64}), lanes = among({1, 3}), heads = lanes * among({1, 2});
+    const int64_t pages = among({1, 2, 9}), hidden = among({16, 33, 64}), table = 5, rows = among({2, 4});
+    const int64_t each = rows / 2, last = among({each - 1, page - 1}), total = 2 * pages * lanes, layers = 2;
+    const auto kind = static_cast<Kind>(source() % 3);
+    const int64_t unit = kind == Kind::f32 ? 4 : 2, widths[3] = {heads * dim, lanes * dim, lanes * dim};
+    const Numbers words(kind, table * hidden, true), weight(kind, hidden, true);
+    std::vector<Numbers> matrices;
+    for (int64_t width : widths) matrices.emplace_back(kind, width * hidden, true);
+    std::vector<int64_t> ids(static_cast<size_t>(rows)), order(static_cast<size_t>(total)), targets, places;
+    for (auto& id : ids) id = static_cast<int64_t>(source() % table);
+    for (size_t i = 0; i < order.size(); i++) order[i] = static_cast<int64_t>(i);
+    std::shuffle(order.begin(), order.end(), source);  // sequence by sequence, page by page, lane by lane
+    for (int64_t layer = 0; layer < layers; layer++)
+        for (int64_t g = 0; g < lanes; g++)
+            for (int64_t t = 0; t < rows; t++)
+                targets.push_back(order[static_cast<size_t>((t / each * pages + pages - 1) * lanes + g)]);
+    for (int64_t t = 0; t < rows; t++) places.push_back(last - each + 1 + t % each);
+    const int64_t half = among({0, dim / 2});
+    std::vector<float> cos(static_cast<size_t>(rows * half), 0.8f), sin(cos.size(), 0.6f),
+        far_cos(static_cast<size_t>(pages * half), 0.6f), far_sin(far_cos.size(), -0.8f);
+    const Drawn drawn(kind, total, dim, page, 1);
+    const int64_t base = -(pages - 1) * page, first = last - each + 1;
+    auto segment = [&](const Drawn& all, int64_t sequence) {
+        return Segment{kind,    pages,   order.data() + sequence * pages * lanes, all.keys.data(), all.values.data(), nullptr,
+                       nullptr, nullptr, nullptr, 1, 0};
+    };
+    for (const Level* level : available()) {
+        Linear layer(level, kind, kind, hidden, Act::none);
+        for (int i = 0; i < 3; i++) layer.add({matrices[static_cast<size_t>(i)].held.data(), nullptr, widths[i]});
+        const int64_t size = rows * heads * dim;
+        Drawn mine = drawn, other = drawn;
+        std::vector<float> results[2];
+        bool finite = false;
+        {
+            Numbers x(kind, rows * hidden, false), y = x, out(kind, size, false), twice = out, scaled = out;
+            Numbers q(kind, rows * widths[0], false), k(kind, rows * widths[1], false), v = k;
+            std::vector<float> wide(static_cast<size_t>(size));
+            Tape tape(level, kind);
+            tape.rows(words.held.data(), hidden * unit, ids.data(), rows, x.held.data());
+            tape.norm({kind, rows, hidden, x.held.data(), weight.held.data(), nullptr, y.held.data(), 1e-5f, false});
+            tape.linear(&layer, rows, y.held.data(), {q.held.data(), k.held.data(), v.held.data()});
+            tape.attend({1, rows, heads, dim, q.held.data(), k.held.data(), v.held.data(), widths[0], dim, widths[1], dim,
+                         widths[2], dim, 0.3f, 0, nullptr, out.held.data()});
+            tape.add(size, out.held.data(), out.held.data(), twice.held.data());
+            tape.scale(size, twice.held.data(), 0.25f, scaled.held.data());
+            tape.widen(size, scaled.held.data(), wide.data());
+            tape.finite(size, scaled.held.data(), &finite);
+            longspan::Pages held[2] = {longspan::Pages(layers), longspan::Pages(layers)};
+            Held all{lanes, page, false, mine.keys.data(), mine.values.data(), {}, std::vector<Held::Place>(layers)};
+            all.readings.push_back({targets.data(), places.data(), {half, cos.data(), sin.data()},
+                                    {half, cos.data(), sin.data()}, {}});
+            for (int64_t i = 0; i < 2; i++) {
+                held[i].layers[1].push_back(segment(mine, i));
+                all.readings[0].sequences.push_back(
+                    {each, first, base, base, 0, {half, far_cos.data(), far_sin.data()}, &held[i]});
+            }
+            all.layers[1] = {0, 1};
+            if (tape.run(0, 3, nullptr) != 3) fail("a tape without its pages", level, 0, 3);
+            if (tape.run(0, 3, &all) != -1) fail("a tape", level, 0, -1);
+            results[0] = wide;
+        }
+        {
+            Numbers x(kind, rows * hidden, false), y = x;
+            Numbers q(kind, rows * widths[0], false), k(kind, rows * widths[1], false), v = k;
+            std::vector<float> queries(static_cast<size_t>(size)), sums(queries);
+            for (int64_t t = 0; t < rows; t++)
+                std::memcpy(x.held.data() + t * hidden * unit, words.held.data() + ids[static_cast<size_t>(t)] * hidden * unit,
+                            static_cast<size_t>(hidden * unit));
+            rms_norm(level, {kind, rows, hidden, x.held.data(), weight.held.data(), nullptr, y.held.data(), 1e-5f, false});
+            char* to[3] = {q.held.data(), k.held.data(), v.held.data()};
+            layer.run(1, rows, y.held.data(), to);
+            place(1, {static_cast<int>(kind), rows, heads, lanes, dim, page, half, half, to[0], to[1], to[2], widths[0], dim,
+                      widths[1], dim, widths[2], dim, cos.data(), sin.data(), cos.data(), sin.data(), 0.3f,
+                      targets.data() + lanes * rows, places.data(), 0, other.keys.data(), other.values.data(),
+                      queries.data()});
+            Decode decode(level, 1);
+            for (int64_t i = 0; i < 2; i++) {
+                const int64_t at = i * each * heads * dim;
+                decode.work({queries.data() + at, each, heads, lanes, dim, page, half, first, base, base, 0, far_cos.data(),
+                             far_sin.data(), 0, false}, nullptr, sums.data() + at);
+                decode.add(segment(other, i));
+            }
+            decode.finish();
+            results[1] = sums;
+        }
+        if (mine.keys != other.keys || mine.values != other.values) fail("pages written by a tape", level, 0, 0);
+        for (size_t i = 0; i < results[0].size(); i++) {
+            const double wanted = 0.5 * static_cast<double>(results[1][i]), near = kind == Kind::f32 ? 0 : 2e-2;
+            if (!(std::fabs(results[0][i] - wanted) <= near * (1e-3 + std::fabs(wanted))) || !finite)
+                fail("a tape", level, results[0][i], wanted);
+        }
+    }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -335,6 +434,7 @@ int main(int count, char** arguments) {
         attention(false);
         scores();
         products();
+        tapes();
     }
     std::printf("%d rounds on", rounds);
     for (const Level* level : available()) std::printf(" %s", level->name);
