@@ -2,8 +2,9 @@
 
     python benchmarks/kernels.py [--parts decode,prefill,sketch] [--tokens 16384] [--layers 30] [--times 9]
 
-decode: for each format milliseconds, the bytes that the keys and values take, and which share of the memory bandwidth
-that is; the bandwidth is that of torch's sum over a large tensor, measured in the same run. prefill: one layer's
+decode: for each format milliseconds of all layers, one called after the other and on a tape, as a model's step has
+them; the bytes that the keys and values take, and which share of the memory bandwidth that is; the bandwidth is that of
+torch's sum over a tensor of so many bytes, measured in turns. prefill: one layer's
 attention of a chunk that ends at `tokens`, in GFLOP/s (4·D for each visible pair of query and key, in each query head),
 and which share that is of torch's bfloat16 matrix product of 2,048³, measured in the same run. Ratios are what to
 quote: absolute times move with the machine.
@@ -24,6 +25,7 @@ from longspan.cache.formats.format import Stored
 from longspan.cache.runs import SealedRun
 from longspan.cache.summaries.sketch import Sketch
 from longspan.kernels import Run, Work, WrittenRun, cpu, paged
+from longspan.kernels.cpu.tape import Held, Pages, Stretch, Tape
 
 LANES, GROUP, DIM, PAGE = 3, 3, 64, 64
 DTYPE = torch.bfloat16
@@ -73,6 +75,27 @@ def layers(name: str, count: int, pages: int, rows: int = 1) -> tuple[list[Work]
     return works, size
 
 
+def taped(works: list[Work]) -> Callable[[], object]:
+    """The same on a tape: new keys go to the last page, and all layers follow each other in one call."""
+    rows, heads, _ = works[0].queries.shape
+    held = Held(
+        len(works), LANES, torch.zeros(LANES, DIM, PAGE, dtype=DTYPE), torch.zeros(LANES, PAGE, DIM, dtype=DTYPE)
+    )
+    pages = Pages([[raw for run in work.runs for raw in run.raw()] for work in works], DIM)
+    first = works[0]
+    assert first.cos is not None
+    assert first.sin is not None
+    part = Stretch(pages, rows, first.first, first.base, first.begin, None, (first.cos, first.sin))
+    to = torch.arange(LANES)[None, :, None].expand(len(works), LANES, rows).contiguous()
+    held.reading(list(range(len(works))), to, torch.full((rows,), PAGE - 1), None, None, [part])
+    tape = Tape(DTYPE)
+    key, value = torch.zeros(2, 1, LANES, rows, DIM, dtype=DTYPE)
+    for number, work in enumerate(works):
+        query = work.queries.to(DTYPE).transpose(0, 1)[None]
+        tape.attend(number, query, key, value, 1.0, None, None, torch.empty(1, rows, heads, DIM, dtype=DTYPE))
+    return lambda: tape.run(0, held)
+
+
 def bandwidth(times: int) -> float:
     """GB/s of reading."""
     x = torch.ones(1 << 28, dtype=torch.uint8).view(torch.float32)
@@ -89,11 +112,16 @@ def decode(count: int, pages: int, times: int, instructions: str | None) -> None
             "cpu": lambda works=works: [cpu.attend(w, instructions) for w in works],
             "sum": torch.ones(size // 4).sum,
         }
+        if cpu.NATIVE is not None and instructions is None:
+            calls["tape"] = taped(works)
         ms = milliseconds(calls, times)
-        print(
-            f"{name:>5}: torch {ms['torch']:8.2f} ms, cpu {ms['cpu']:7.2f} ms ({ms['cpu'] / ms['torch']:.3f}); "
-            f"{size / 1e6:.0f} MB, {size / ms['cpu'] / 1e6:.1f} GB/s, {ms['sum'] / ms['cpu']:.0%} of reading"
-        )
+        told = [
+            f"{kind} {ms[kind]:.2f} ms ({ms['sum'] / ms[kind]:.0%} of reading)"
+            for kind in ("cpu", "tape")
+            if kind in ms
+        ]
+        rate = size / ms["sum"] / 1e6
+        print(f"{name:>5}: torch {ms['torch']:.2f} ms, {', '.join(told)}; {size / 1e6:.0f} MB, reading {rate:.1f} GB/s")
         del works, calls
 
 
