@@ -11,6 +11,8 @@ from longspan.attention.placement import Placement
 from longspan.attention.rotation import Rotation
 from longspan.cache.lanes import Lanes
 from longspan.kernels import slots
+from longspan.kernels.cpu import kept as native
+from longspan.kernels.cpu.kept import Turns
 from longspan.rope.rotate import turn
 
 
@@ -28,34 +30,78 @@ class Asked:
 def attend(lanes: Lanes, index: int, asked: Asked, rotation: Rotation | None, placement: Placement) -> torch.Tensor:
     """[R, H, D] in float32. The keys of these queries are in the lanes already."""
     page, policy = lanes.pool.layout.page, lanes.policy
-    keys, values, positions = lanes.stored(index)
     count = asked.rows.shape[0]
-    own = torch.from_numpy(lanes.targets(count, lanes.counts - count)[index]).to(keys.device)  # [G, R]
     seen = slots.Seen(
         since=lanes.observed_from if "recent" in policy.needs else None,
         page=page if "used" in policy.needs else None,
         wants_mass="mass" in policy.needs,
     )
-    weights = lanes.weight[index, :, : positions.shape[1]] if policy.merge else None
-    outputs = []
     # where the distance depends on the query's page, queries of one page go together
     cuts = [0, count]
     if placement.blockwise:
         first = int(asked.rows[0])
         cuts = [0, *range(-first % page or page, count, page), count]
-    for a, b in itertools.pairwise(cuts):
-        q, k, rows = asked.queries[a:b], keys, asked.rows[a:b]
+    read = _where_they_lie if lanes.readable(count) else _gathered
+    some = [
+        Asked(asked.queries[a:b], asked.rows[a:b], asked.softcap, asked.learned) for a, b in itertools.pairwise(cuts)
+    ]
+    own = torch.from_numpy(lanes.targets(count, lanes.counts - count)[index]).to(lanes.pool.device)  # [G, R]
+    owns = [own[:, a:b] for a, b in itertools.pairwise(cuts)]
+    outputs = read(lanes, index, some, owns, rotation, placement, seen)
+    lanes.note(index, seen, int(lanes.counts[index].max()))
+    lanes.ask(index, asked.queries)
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _gathered(
+    lanes: Lanes,
+    index: int,
+    some: list[Asked],
+    owns: list[torch.Tensor],
+    rotation: Rotation | None,
+    placement: Placement,
+    seen: slots.Seen,
+) -> list[torch.Tensor]:
+    """[R, H, D] of each part: slots are gathered, keys turned, torch attends. owns [G, R]: slots of the parts' keys."""
+    policy, outputs = lanes.policy, []
+    keys, values, positions = lanes.stored(index)
+    weights = lanes.weight[index, :, : positions.shape[1]] if policy.merge else None
+    for asked, own in zip(some, owns, strict=True):
+        q, k = asked.queries, keys
         if rotation is not None:
-            placed = placement.place(positions, own[:, a:b], rows, page)
+            placed = placement.place(positions, own, asked.rows, lanes.pool.layout.page)
             k = turn(k, *rotation.by(placed.keys, placed.unit))
             q = turned(q, placed.queries, rotation, lanes.groups)
         work = slots.Slots(
-            q, rows, k, values, positions, weights, policy.window, policy.sinks, asked.softcap, asked.learned
+            q, asked.rows, k, values, positions, weights, policy.window, policy.sinks, asked.softcap, asked.learned
         )
         outputs.append(slots.attend(work, seen))
-    lanes.note(index, seen, positions.shape[1])
-    lanes.ask(index, asked.queries)
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return outputs
+
+
+def _where_they_lie(
+    lanes: Lanes,
+    index: int,
+    some: list[Asked],
+    owns: list[torch.Tensor],
+    rotation: Rotation | None,
+    placement: Placement,
+    seen: slots.Seen,
+) -> list[torch.Tensor]:
+    """As `_gathered`, by the compiled kernel."""
+    policy, outputs = lanes.policy, []
+    pages = lanes.pages(index)
+    positions = lanes.position[index, :, : int(lanes.counts[index].max())]
+    for asked, own in zip(some, owns, strict=True):
+        q, turns = asked.queries, None
+        if rotation is not None:
+            placed = placement.place(positions, own, asked.rows, lanes.pool.layout.page)
+            turns = Turns(placed.keys, *rotation.table(placed.keys, placed.unit))
+            q = turned(q, placed.queries, rotation, lanes.groups)
+        kept = dataclasses.replace(pages, turns=turns)
+        limits = policy.window, policy.sinks, asked.softcap, asked.learned
+        outputs.append(native.attend(kept, q, asked.rows, *limits, seen))
+    return outputs
 
 
 def turned(queries: torch.Tensor, by: torch.Tensor, rotation: Rotation, groups: int) -> torch.Tensor:

@@ -37,15 +37,18 @@ class Rotation:
 
     def by(self, counts: torch.Tensor, unit: int) -> tuple[torch.Tensor, torch.Tensor]:
         """cos, sin [..., d/2] of a turn by `counts` units, of either sign. unit: 1 token, or P."""
-        most = int(counts.abs().max()) + 1 if counts.numel() else 1
-        if unit == 1:
-            if most > self._tokens[0].shape[0]:
-                self._tokens = table(self.angles, np.arange(2 * most), self.device)
-            cos, sin = self._tokens
-        else:
-            cos, sin = self._pages_upto(most)
+        cos, sin = self.table(counts, unit)
         index = counts.abs()
         return cos[index], sin[index] * counts.sign()[..., None]
+
+    def table(self, counts: torch.Tensor, unit: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos, sin [n, d/2] of turns by 0 … n − 1 units, as many as `counts` needs. unit: 1 token, or P."""
+        most = int(counts.abs().max()) + 1 if counts.numel() else 1
+        if unit != 1:
+            return self._pages_upto(most)
+        if most > self._tokens[0].shape[0]:
+            self._tokens = table(self.angles, np.arange(2 * most), self.device)
+        return self._tokens
 
     def by_tokens(self, by: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """cos, sin [..., d/2] of a turn by tokens [...] of either sign, however many."""

@@ -13,7 +13,9 @@ from longspan.cache.eviction.view import Policy
 from longspan.cache.pages import Pages
 from longspan.cache.pool import Pool
 from longspan.cache.repack import pack, repack
+from longspan.kernels.cpu import kept as cpu
 from longspan.kernels.slots import Seen
+from longspan.kernels.work import Raw
 
 Turn = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """turn(x [..., n, D], by [..., n]): x turned further by so many tokens."""
@@ -219,6 +221,30 @@ class Lanes:
         slots = int(self.counts[index].max())
         keys, values = keys.transpose(2, 3).flatten(1, 2), values.flatten(1, 2)
         return keys[:, :slots], values[:, :slots], self.position[index, :, :slots]
+
+    def readable(self, rows: int) -> bool:
+        """Whether compiled kernels read the pages where they lie, for so many queries."""
+        pool, layout = self.pool, self.pool.layout
+        if pool.sealed is not None and (
+            pool.format is None or pool.format.coded is None or pool.sealed.buffers is None
+        ):
+            return False
+        coded = None if pool.format is None else pool.format.coded
+        return pool.keys.is_cpu and cpu.serves(pool.dtype, layout.head_dim, layout.page, rows, coded)
+
+    def pages(self, index: int) -> cpu.Kept:
+        """The pages of a layer where they lie, for the kernels."""
+        pool, coded = self.pool, None
+        if pool.sealed is not None:
+            assert pool.format is not None
+            assert pool.format.coded is not None
+            assert pool.sealed.buffers is not None
+            coded = Raw(pool.format.coded, pool.sealed.buffers, 0)
+        table, sealed, counts = (
+            torch.from_numpy(np.ascontiguousarray(x[index])) for x in (self.table, self.sealed, self.counts)
+        )
+        weights = self.weight[index] if self.policy.merge else None
+        return cpu.Kept(table, sealed, counts, pool.keys, pool.values, coded, self.position[index], weights, None)
 
     def note(self, index: int, seen: Seen, slots: int) -> None:
         """Add what attention gave to the first `slots` slots of a layer."""

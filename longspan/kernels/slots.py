@@ -63,19 +63,26 @@ class Seen:
 
     def add(self, probabilities: torch.Tensor, rows: torch.Tensor) -> None:
         """probabilities [G, g, R, S] of the queries at `rows`."""
+        mass = recent = last = None
         if self.wants_mass:
             mass = probabilities.sum((1, 2))
-            self.mass = mass if self.mass is None else self.mass + mass
         if self.since is not None:
-            late = rows >= self.since
-            recent = probabilities[:, :, late].sum(2)
-            self.recent = recent if self.recent is None else self.recent + recent
+            recent = probabilities[:, :, rows >= self.since].sum(2)
         if self.page is not None:
             kv_heads, g, count, slots = probabilities.shape
             padded = torch.nn.functional.pad(probabilities.sum(1), (0, -slots % self.page))
             busy = padded.view(kv_heads, count, -1, self.page).sum(-1) > self.share * g  # [G, R, pages]
             last = torch.where(busy, rows[:, None], -1).amax(1).repeat_interleave(self.page, 1)[:, :slots]
-            self.used = last if self.used is None else torch.maximum(self.used, last)
+        self.take(mass, recent, last)
+
+    def take(self, mass: torch.Tensor | None, recent: torch.Tensor | None, used: torch.Tensor | None) -> None:
+        """What some more queries gave."""
+        if mass is not None:
+            self.mass = mass if self.mass is None else self.mass + mass
+        if recent is not None:
+            self.recent = recent if self.recent is None else self.recent + recent
+        if used is not None:
+            self.used = used if self.used is None else torch.maximum(self.used, used)
 
 
 def attend(work: Slots, seen: Seen | None = None) -> torch.Tensor:

@@ -93,6 +93,39 @@ struct Probe {
     int64_t count() const { return blocks() * rows(); }
 };
 
+// Attention of few rows over what eviction left in the lanes of a layer, each slot with a position of its own.
+struct Kept {
+    const float* queries;  // [R, H, D]
+    const int64_t* at;     // [R], text positions
+    int64_t rows, heads, lanes, dim, page;
+    int64_t slots, columns;         // of the fullest lane; of the table
+    const int64_t *table, *sealed;  // pages [lanes, columns]; of each lane so many, the first, are of `coded`
+    const int64_t* counts;          // [lanes]: slots
+    Kind kind;
+    const char *keys, *values;  // of the other pages
+    Segment coded;              // without ids
+    const int64_t* positions;   // [lanes, room], −1 where nothing is held
+    const float* weights;       // [lanes, room], tokens that a slot stands for; null: one each
+    int64_t room, half;
+    const float *cos, *sin;  // [·, half]; half 0: nothing is turned
+    const int64_t* turns;    // [lanes, slots]: a key turns by this row of the table, backwards where it is negative
+    int64_t window, sinks;   // window 0: none
+    float softcap;           // 0: none
+    const float* learned;    // [H] or null
+    float* out;              // [R, H, D]
+    float* mass;             // [lanes, slots], or null: what all rows gave
+    float* recent;           // [lanes, group, slots], or null: what rows at `since` and later gave
+    int64_t since;
+    int64_t* used;  // [lanes, slots], or null: the last row that gave a page more than `share` of each head; −1: none
+    float share;
+    float* scores;  // [lanes, R·group, width], a whole number of pages
+
+    int64_t group() const { return heads / lanes; }
+    int64_t many() const { return rows * group(); }
+    int64_t pages(int64_t lane) const { return (counts[lane] + page - 1) / page; }
+    int64_t width() const { return (slots + page - 1) / page * page; }
+};
+
 // One compiled version of everything.
 struct Level {
     const char* name;
@@ -108,6 +141,10 @@ struct Level {
     void (*estimate)(const Probe&, const Segment&, int64_t lane, int64_t from, int64_t to, float* scratch);
     size_t (*estimate_scratch)(const Probe&);
     void (*shares)(const Probe&, int64_t lane, int64_t block, float* out);
+    void (*kept_score)(const Kept&, int64_t lane, int64_t from, int64_t to, float* scratch);  // pages
+    void (*kept_weigh)(const Kept&, int64_t lane);
+    void (*kept_sum)(const Kept&, int64_t lane, int64_t from, int64_t to, float* scratch, float* part);  // [M, D]
+    size_t (*kept_scratch)(const Kept&);
     size_t (*linear_packed)(const Few&);  // bytes
     void (*linear_pack)(const Few&);
     void (*linear)(const Few&, const Matrix* gate, Act, const Matrix&, int64_t from, int64_t to, char* out);

@@ -23,6 +23,7 @@ using namespace longspan;
 #include "prefill.hpp"
 
 #include "estimate.hpp"
+#include "kept.hpp"
 
 namespace {
 
@@ -58,6 +59,10 @@ const Level LEVEL = {LEVEL_NAME,
                      estimate,
                      estimate_scratch,
                      shares,
+                     kept_score,
+                     kept_weigh,
+                     kept_sum,
+                     kept_scratch,
                      few_rows::packed,
                      few_rows::pack,
                      few_rows::linear,

@@ -122,6 +122,28 @@ NB_MODULE(_native, m) {
                    at<float>(out)});
         },
         nb::call_guard<nb::gil_scoped_release>());
+    m.def("kept", [](size_t index, int threads, uintptr_t queries, uintptr_t rows_at, int64_t rows, int64_t heads,
+                     int64_t lanes, int64_t dim, int64_t page, int64_t slots, int64_t columns, uintptr_t table,
+                     uintptr_t sealed, uintptr_t counts, int kind, uintptr_t keys, uintptr_t values,
+                     const std::vector<int64_t>& coded, uintptr_t positions, uintptr_t weights, int64_t room,
+                     int64_t half, uintptr_t cos, uintptr_t sin, uintptr_t turns, int64_t window, int64_t sinks,
+                     float softcap, uintptr_t learned, uintptr_t out, uintptr_t mass, uintptr_t recent, int64_t since,
+                     uintptr_t used, float share, uintptr_t scores) {
+        auto place = [&](size_t i) { return static_cast<uintptr_t>(coded[i]); };
+        Segment other{};
+        other.groups = 1;
+        if (!coded.empty())
+            other = segment(static_cast<int>(coded.at(0)), 0, 0, 0, place(4), place(5), place(6), place(7), place(8),
+                            place(9), coded.at(10));
+        nb::gil_scoped_release released;
+        attend(level(index), threads,
+               {at<const float>(queries), at<const int64_t>(rows_at), rows, heads, lanes, dim, page, slots, columns,
+                at<const int64_t>(table), at<const int64_t>(sealed), at<const int64_t>(counts), static_cast<Kind>(kind),
+                at<const char>(keys), at<const char>(values), other, at<const int64_t>(positions),
+                at<const float>(weights), room, half, at<const float>(cos), at<const float>(sin),
+                at<const int64_t>(turns), window, sinks, softcap, at<const float>(learned), at<float>(out),
+                at<float>(mass), at<float>(recent), since, at<int64_t>(used), share, at<float>(scores)});
+    });
     nb::class_<Linear>(m, "Linear")
         .def("__init__",
              [](Linear* self, size_t index, int kind, int stored, int64_t columns, int act) {

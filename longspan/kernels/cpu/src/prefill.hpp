@@ -111,8 +111,9 @@ inline size_t prefill_scratch(const Prompt& p, int64_t rows) {
 }
 
 // A matrix [rows, n] of a page in float32. Each row of codes has `groups` pairs of low and step.
-inline void open(Kind kind, const char* from, int64_t rows, int64_t n, const uint16_t* low, const uint16_t* step,
-                 int64_t groups, const TileRoom& r) {
+template <class Room>
+void open(Kind kind, const char* from, int64_t rows, int64_t n, const uint16_t* low, const uint16_t* step,
+          int64_t groups, const Room& r) {
     const int64_t all = rows * n;
     if (kind == Kind::f32)
         for (int64_t i = 0; i < all; i += V::W)

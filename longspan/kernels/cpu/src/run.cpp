@@ -12,6 +12,7 @@ constexpr int64_t SPANS = 64;              // of a text that is long enough
 constexpr int64_t FEW = 4;                 // spans, below which each lane is a task of its own
 constexpr int64_t JOINED = 1 << 16;        // floats that one thread joins before others have woken up
 constexpr int64_t SCORED = 64;             // summaries
+constexpr int64_t OPENED = 4;              // pages that eviction left
 }  // namespace
 
 std::vector<const Level*> available() {
@@ -81,6 +82,35 @@ void Decode::finish() {
     });
     works_.clear();
     memory_.clear();
+}
+
+void attend(const Level* level, int threads, const Kept& k) {
+    struct Task {
+        int64_t lane, from, to;
+    };
+    std::vector<Task> tasks;
+    for (int64_t lane = 0; lane < k.lanes; lane++)
+        for (int64_t n = 0; n < k.pages(lane); n += OPENED) tasks.push_back({lane, n, std::min(n + OPENED, k.pages(lane))});
+    const size_t scratch = level->kept_scratch(k), part = static_cast<size_t>(k.many() * k.dim);
+    const int64_t count = static_cast<int64_t>(tasks.size());
+    std::unique_ptr<float[]> parts(new float[tasks.size() * part]);
+    parallel(threads, count, scratch, [&](int64_t i, float* room) {
+        const Task& t = tasks[static_cast<size_t>(i)];
+        level->kept_score(k, t.lane, t.from, t.to, room);
+    });
+    parallel(threads, k.lanes, 0, [&](int64_t lane, float*) { level->kept_weigh(k, lane); });
+    parallel(threads, count, scratch, [&](int64_t i, float* room) {
+        const Task& t = tasks[static_cast<size_t>(i)];
+        level->kept_sum(k, t.lane, t.from, t.to, room, parts.get() + static_cast<size_t>(i) * part);
+    });
+    std::fill(k.out, k.out + k.rows * k.heads * k.dim, 0.0f);
+    for (size_t i = 0; i < tasks.size(); i++)
+        for (int64_t m = 0; m < k.many(); m++) {
+            const int64_t row = m / k.group(), head = tasks[i].lane * k.group() + m % k.group();
+            const float* from = parts.get() + i * part + static_cast<size_t>(m * k.dim);
+            float* to = k.out + (row * k.heads + head) * k.dim;
+            for (int64_t d = 0; d < k.dim; d++) to[d] += from[d];
+        }
 }
 
 void score(const Level* level, int threads, const Sketch& work) {

@@ -49,4 +49,6 @@ private:
 
 void score(const Level* level, int threads, const Sketch& work);
 
+void attend(const Level* level, int threads, const Kept& work);
+
 }  // namespace longspan
