@@ -328,6 +328,95 @@ void products() {
         }
 }
 
+// Lanes that eviction left: other lengths, holes, each key turned by a number of its own, and what each slot was given.
+void kept() {
+    const int64_t dim = among({16, 64, 80, 128}), page = among({16, 64}), lanes = among({1, 2, 3}), g = among({1, 2, 5});
+    const int64_t columns = among({1, 2, 5}), rows = among({1, 2, 5}), half = among({0, dim / 2, dim / 4}), steps = 9;
+    const auto kind = static_cast<Kind>(source() % 3), code = static_cast<Kind>(3 + source() % 2);
+    const int64_t groups = dim / among({8, 16, dim}), total = lanes * columns;
+    const Drawn written(kind, total, dim, page, 1), coded(code, total, dim, page, groups);
+    std::vector<int64_t> table(static_cast<size_t>(total)), sealed, counts, at, positions, turns;
+    for (auto& id : table) id = static_cast<int64_t>(source() % static_cast<unsigned>(total));
+    for (int64_t lane = 0; lane < lanes; lane++) {
+        counts.push_back(1 + static_cast<int64_t>(source() % static_cast<unsigned>(columns * page)));
+        sealed.push_back(static_cast<int64_t>(source() % 2) * (counts.back() / page));
+    }
+    const int64_t slots = *std::max_element(counts.begin(), counts.end()), room = slots + 3, last = 3 * slots;
+    for (int64_t i = 0; i < lanes * room; i++) positions.push_back(source() % 5 ? static_cast<int64_t>(source() % static_cast<unsigned>(last)) : -1);
+    for (int64_t i = 0; i < lanes * slots; i++) turns.push_back(static_cast<int64_t>(source() % (2 * steps - 1)) - steps + 1);
+    for (int64_t r = 0; r < rows; r++) at.push_back(last / 2 + r);
+    std::vector<float> q(static_cast<size_t>(rows * g * lanes * dim)), cos(static_cast<size_t>(steps * half)), sin(cos), learned,
+        weights;
+    for (auto& x : q) x = static_cast<float>(uniform(-0.3, 0.3));
+    for (size_t i = 0; i < cos.size(); i++) {
+        const double angle = uniform(0, 6);
+        cos[i] = static_cast<float>(std::cos(angle));
+        sin[i] = static_cast<float>(std::sin(angle));
+    }
+    if (source() % 2)
+        for (int64_t i = 0; i < g * lanes; i++) learned.push_back(static_cast<float>(uniform(-2, 2)));
+    if (source() % 2)
+        for (int64_t i = 0; i < lanes * room; i++) weights.push_back(static_cast<float>(1 + source() % 4));
+    const int64_t window = among({0, slots / 2 + 1}), sinks = among({0, 4}), width = (slots + page - 1) / page * page;
+    const float cap = static_cast<float>(among({0, 2}));
+    std::vector<double> expected(q.size()), given(static_cast<size_t>(lanes * slots));
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t h = 0; h < g * lanes; h++) {
+            const int64_t lane = h / g, head = (r * g * lanes + h) * dim;
+            std::vector<double> shares(static_cast<size_t>(slots));
+            double all = learned.empty() ? 0 : std::exp(static_cast<double>(learned[static_cast<size_t>(h)]));
+            auto value = [&](int64_t s, int64_t d) {
+                const int64_t n = s / page, id = table[static_cast<size_t>(lane * columns + n)];
+                return n < sealed[static_cast<size_t>(lane)] ? coded.value(id, s % page, d) : written.value(id, s % page, d);
+            };
+            for (int64_t s = 0; s < counts[static_cast<size_t>(lane)]; s++) {
+                const int64_t where = positions[static_cast<size_t>(lane * room + s)], row = at[static_cast<size_t>(r)];
+                if (where < 0 || where > row || (window && where <= row - window && where >= sinks)) continue;
+                const int64_t n = s / page, id = table[static_cast<size_t>(lane * columns + n)];
+                auto key = [&](int64_t d) {
+                    return n < sealed[static_cast<size_t>(lane)] ? coded.key(id, d, s % page) : written.key(id, d, s % page);
+                };
+                const int64_t by = turns[static_cast<size_t>(lane * slots + s)], line = std::abs(by) * half;
+                double score = 0;
+                for (int64_t d = 0; d < dim; d++) {
+                    double x = key(d);
+                    if (d < 2 * half) {
+                        const double c = cos[static_cast<size_t>(line + d % half)],
+                                     t = sin[static_cast<size_t>(line + d % half)] * (by < 0 ? -1 : 1);
+                        x = d < half ? x * c - key(d + half) * t : x * c + key(d - half) * t;
+                    }
+                    score += q[static_cast<size_t>(head + d)] * x;
+                }
+                if (cap != 0) score = cap * std::tanh(score / cap);
+                const double heavy = weights.empty() ? 1 : weights[static_cast<size_t>(lane * room + s)];
+                all += shares[static_cast<size_t>(s)] = heavy * std::exp(score);
+            }
+            for (int64_t s = 0; s < counts[static_cast<size_t>(lane)]; s++) {
+                const double share = shares[static_cast<size_t>(s)] / std::max(all, 1e-30);
+                given[static_cast<size_t>(lane * slots + s)] += share;
+                for (int64_t d = 0; share > 0 && d < dim; d++) expected[static_cast<size_t>(head + d)] += share * value(s, d);
+            }
+        }
+    for (const Level* level : available()) {
+        std::vector<float> out(q.size()), mass(given.size()), recent(static_cast<size_t>(lanes * g * slots)),
+            scores(static_cast<size_t>(lanes * rows * g * width));
+        std::vector<int64_t> used(given.size(), -1);
+        attend(level, 3,
+               {q.data(), at.data(), rows, g * lanes, lanes, dim, page, slots, columns, table.data(), sealed.data(),
+                counts.data(), kind, written.keys.data(), written.values.data(),
+                {code, 0, nullptr, coded.keys.data(), coded.values.data(), coded.key_min.data(), coded.key_step.data(),
+                 coded.value_min.data(), coded.value_step.data(), groups, 0},
+                positions.data(), weights.empty() ? nullptr : weights.data(), room, half, cos.data(), sin.data(),
+                turns.data(), window, sinks, cap, learned.empty() ? nullptr : learned.data(), out.data(), mass.data(),
+                recent.data(), at[0], used.data(), 0.01f, scores.data()});
+        for (size_t i = 0; i < out.size(); i++)
+            if (!(std::fabs(out[i] - expected[i]) <= 1e-4 * (1 + std::fabs(expected[i]))))
+                fail("what eviction left", level, out[i], expected[i]);
+        for (size_t i = 0; i < given.size(); i++)
+            if (!(std::fabs(mass[i] - given[i]) <= 1e-4)) fail("what slots were given", level, mass[i], given[i]);
+    }
+}
+
 // A tape against the same calls one by one, which are checked above: rows of a table, a norm, a layer, attention whose
 // keys go to the last page of two sequences, and what little is done between these.
 void tapes() {
@@ -435,6 +524,7 @@ int main(int count, char** arguments) {
         scores();
         products();
         tapes();
+        kept();
     }
     std::printf("%d rounds on", rounds);
     for (const Level* level : available()) std::printf(" %s", level->name);
