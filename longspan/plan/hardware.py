@@ -126,9 +126,13 @@ def machine(name: str, measured: bool = False) -> Machine:
 
     measured: with measured speeds where the table has them. Raises UsageError, with the nearest names.
     """
-    wanted, count = _split(name)
-    plain = wanted.replace("-", "")
-    key = next((key for key, one in DEVICES.items() if plain in (n.replace("-", "") for n in (key, *one.also))), None)
+    wanted, count = re.sub(r"[\s_]+", "-", name.strip().lower().replace("×", "x")), 1
+    key = _key(wanted)
+    for pattern in (r"(?P<count>\d+)-?x-?(?P<name>[a-z].*)", r"(?P<name>.*[^-])-?x-?(?P<count>\d+)"):
+        match = re.fullmatch(pattern, wanted)
+        if key is None and match is not None:
+            wanted, count = match["name"], int(match["count"])
+            key = _key(wanted)
     if key is None:
         close = difflib.get_close_matches(
             wanted, [*DEVICES, *(n for one in DEVICES.values() for n in one.also)], 4, 0.4
@@ -164,11 +168,7 @@ def resized(what: Machine, size: int) -> Machine:
     return dataclasses.replace(what, memory=size)
 
 
-def _split(name: str) -> tuple[str, int]:
-    """A device's name, spaces as hyphens, and how many are meant."""
-    text = re.sub(r"[\s_]+", "-", name.strip().lower().replace("×", "x"))
-    for pattern in (r"(?P<count>\d+)-?x-?(?P<name>[a-z].*)", r"(?P<name>.*[^-])-?x-?(?P<count>\d+)"):
-        match = re.fullmatch(pattern, text)
-        if match is not None:
-            return match["name"], int(match["count"])
-    return text, 1
+def _key(name: str) -> str | None:
+    """The device of the table that has this name, with hyphens or without."""
+    plain = name.replace("-", "")
+    return next((key for key, one in DEVICES.items() if plain in (n.replace("-", "") for n in (key, *one.also))), None)
