@@ -111,6 +111,8 @@ def body(shape: Shape, work: Work, rows: np.ndarray) -> Amounts:
 
 def _layer(reach: Reach, work: Work, steps: Steps) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Groups of one layer while a text is read, with amounts [n] of each step."""
+    if reach.layer.kind == "linear" or not len(steps.rows):
+        return
     layer, form, (first, rows) = reach.layer, stored(work), (steps.first, steps.rows)
     heads, lanes, dim = layer.heads, layer.kv_heads, (layer.qk_dim + layer.v_dim) / 2
     every = counts.interval(work)
