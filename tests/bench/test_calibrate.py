@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 
 from longspan import LLM
 from longspan.bench import calibrate
 from longspan.bench.probes import Bench, Probe
-from longspan.cli.main import main
+from longspan.cli.main import call
 from longspan.engine.foretell import foretell, shape_of, work_of
 from longspan.plan import calibration, features
 from longspan.plan.latency import latency
-from longspan.plan.work import Work
 
 TINY = Probe("tiny", 2, 64, 64, 4, 2, 16)
 
@@ -76,7 +74,7 @@ def test_an_engine_is_foretold(made, tmp_path):
 
 def test_run_says_beside_what_it_measured_what_was_foretold(made, capsys):
     arguments = ["run", "--prompt", "one two three", "--max-new-tokens", "2", "--ignore-eos", "--json"]
-    assert main(arguments) == 0
+    assert call(arguments) == 0
     told = json.loads(capsys.readouterr().out)["predicted"]
     assert told["why_none"] is None
     assert told["prefill_seconds"] > 0
@@ -84,7 +82,7 @@ def test_run_says_beside_what_it_measured_what_was_foretold(made, capsys):
 
 def test_run_without_a_calibration_says_why_nothing_is_foretold(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert main(["run", "--prompt", "one two three", "--max-new-tokens", "1", "--json"]) == 0
+    assert call(["run", "--prompt", "one two three", "--max-new-tokens", "1", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["predicted"]
     assert told["prefill_seconds"] is None
     assert "not measured yet" in told["why_none"]
@@ -105,4 +103,3 @@ def test_steps_are_timed_where_they_begin(tmp_path):
     assert all(step.forward > 0 and step.tidy > 0 for step in took)
     answered = bench.answer(text, 3)
     assert [(step.first, step.rows) for step in answered] == [(601, 1), (602, 1), (603, 1)]
-    assert torch.is_tensor(bench.llm.scheduler.forward.__self__._inner.model.lm_head.weight)
