@@ -152,7 +152,7 @@ def attention(found: Gathered, probe: Probe, plan: str, made: Path) -> None:
     bench.read(warm, 64)
     bench.answer(warm, 1)
     bench.drop(warm)
-    body = {rows: statistics.median(bench.body(rows, 3)) for rows in (1, 128, 256, 2048)}
+    body = {rows: statistics.median(bench.body(rows, 3)) for rows in (1, 32, 128, 256, 2048)}
     text = bench.text()
 
     def read(tokens: int, rows: int, asks: bool = False) -> None:
@@ -175,6 +175,8 @@ def attention(found: Gathered, probe: Probe, plan: str, made: Path) -> None:
         read(1536, 256)
         read(128, 128, asks=True)
         answer(5)
+        fill(6144)
+        read(32, 32, asks=True)
         fill(16_384)
         read(256, 256)
         read(128, 128, asks=True)

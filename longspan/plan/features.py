@@ -212,6 +212,7 @@ def asked(
     return {
         "part": -(-rows // TOGETHER),
         "gather": rows * slots * lanes * dim,
+        "product": rows * slots * heads * dim,
         "open": -(-rows // SCORED) * old * lanes * dim,
         "scan": rows * old * heads * dim,
     }

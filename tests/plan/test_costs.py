@@ -30,7 +30,7 @@ OF_PAGES = {
     "lanes.many": ("layer", *GATHERED),
     "select.few": ("layer", "read", "pair", "exp", "row"),
     "select.many": ("part", *GATHERED),
-    "asked": ("part", "gather", "open", "scan"),
+    "asked": ("part", "gather", "product", "open", "scan"),
     "evict": ("layer", "lane", "slot"),
     "seal": ("layer", "number"),
 }
