@@ -123,10 +123,23 @@ def run(
     if any(output.finish_reason == "memory" for output in answers.outputs):
         warnings.warn("an answer was cut off, the KV cache is full; raise --memory or shorten the text", stacklevel=2)
     if json:
-        foreseen = {} if resume is not None else {"predicted": _foreseen(llm, split, answers)}
-        say.dump(_report(model, llm, asked, answers) | foreseen | {"warnings": say.notes(context).texts})
+        told = {"predicted": predicted(llm, split, answers, resumed=resume is not None)}
+        say.dump(_report(model, llm, asked, answers) | told | {"warnings": say.notes(context).texts})
     else:
         say.note(figures(llm, answers))
+
+
+def predicted(llm: LLM, split: prompts.Split, answers: Answers, resumed: bool) -> dict[str, Any]:
+    """What the planner says of the longest answer and of the text before it: bytes of the cache, and, where this
+    machine was calibrated, times and the process's memory. None, and why, where it says nothing."""
+    from longspan.engine.foresee import kv_bytes
+    from longspan.engine.foretell import NOTHING, foretell
+
+    if resumed:
+        return {**NOTHING, "kv_bytes": None, "kv_bytes_exact": False, "why_none": "the text was read before"}
+    new = max(output.tokens_out for output in answers.outputs)
+    size, exact = kv_bytes(llm, len(split.common), [len(rest) for rest in split.rests], new)
+    return {**foretell(llm, answers.tokens_in + new, new), "kv_bytes": size, "kv_bytes_exact": exact}
 
 
 def longest(model: str | None, text: str, asked: list[str]) -> int:
@@ -243,21 +256,6 @@ def _report(model: str | None, llm: LLM, asked: list[str], answers: Answers) -> 
         "plan_why": llm.plan.why,
         "why_no_program": llm.why_no_program,
         "disk_bytes": llm.pool.disk_bytes,
-    }
-
-
-def _foreseen(llm: LLM, split: prompts.Split, answers: Answers) -> dict[str, Any]:
-    """What the planner says of such texts, each answer as long as the longest was; beside what was measured."""
-    from longspan.engine.foresee import foresee, kv_bytes
-
-    new = max(output.tokens_out for output in answers.outputs)
-    rests = [len(rest) for rest in split.rests]
-    size, exact = kv_bytes(llm, len(split.common), rests, new)
-    need = foresee(llm, len(split.common) + max(rests) + new, new)
-    return {
-        "kv_bytes": size,
-        "kv_bytes_exact": exact,
-        "memory_bytes": {part.name: part.bytes for part in need.parts},
     }
 
 

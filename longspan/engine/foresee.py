@@ -5,40 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from longspan.kernels.codes import BITS, GROUP
+from longspan.engine.foretell import shape_of, work_of
 from longspan.plan.memory import Memory, memory
-from longspan.plan.shape import Shape
-from longspan.plan.shapes import from_config
-from longspan.plan.shapes.find import CONFIG, read
-from longspan.plan.work import Work
 
 if TYPE_CHECKING:
     from longspan.engine.llm import LLM
-
-
-def shape_of(llm: LLM) -> Shape:
-    """The model's shape as the planner knows it, from its config.json."""
-    return from_config(read(llm.path / CONFIG), llm.path.name, str(llm.path / CONFIG))
-
-
-def work_of(llm: LLM, context: int, new: int, batch: int = 1) -> Work:
-    """Texts of `context` tokens, the last `new` of them generated, under the plan that the model was opened with."""
-    plan = llm.plan
-    bits = BITS.get(llm.weights)
-    return Work(
-        context,
-        new,
-        batch,
-        format=plan.format,
-        evict=plan.evict,
-        select=plan.select,
-        offloaded=plan.offload is not None,
-        element=llm.dtype.itemsize,
-        weights=llm.dtype.itemsize * 8 if bits is None else bits,
-        group=0 if bits is None else GROUP,
-        page=llm.layout.page,
-        chunk=llm.scheduler.chunk,
-    )
 
 
 def foresee(llm: LLM, context: int, new: int) -> Memory:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from longspan import LLM
 from longspan.engine.answers import answer
-from longspan.engine.foresee import foresee, kv_bytes, shape_of
+from longspan.engine.foresee import foresee, kv_bytes
+from longspan.engine.foretell import shape_of
 from longspan.engine.prompts import Split
 from longspan.engine.sample import Sampling
 
