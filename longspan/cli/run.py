@@ -57,7 +57,7 @@ def run(
         typer.Option(
             "--context",
             metavar="TOKENS",
-            help="Plan for texts of so many tokens with their answers, as in 128K. [default: this text's, with --memory]",
+            help="Plan for texts of so many tokens with their answers, as in 128K. [default, with --memory: this text's]",
         ),
     ] = None,
     page: options.Page = 64,
@@ -153,8 +153,8 @@ def predicted(llm: LLM, split: prompts.Split, answers: Answers, resumed: bool) -
 
 
 def planned(wanted: int | None, text: int, answer: int) -> int:
-    """Tokens that the plan is made for: those asked for, or else those of the text and its answer. Raises DoesNotFit for
-    a text that is longer than what was asked for."""
+    """Tokens that the plan is made for: those asked for, or else those of the text and its answer. Raises DoesNotFit
+    for a text that is longer than what was asked for."""
     if wanted is None:
         return text + answer
     if text > wanted:
