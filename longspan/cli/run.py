@@ -57,7 +57,7 @@ def run(
         typer.Option(
             "--context",
             metavar="TOKENS",
-            help="Plan for texts of so many tokens with their answers, as in 128K. [default, with --memory: this text's]",
+            help="Plan for texts of so many tokens, answers included, as in 128K. [default with --memory: this text's]",
         ),
     ] = None,
     page: options.Page = 64,
