@@ -26,13 +26,15 @@ class Question:
 @dataclass(frozen=True, slots=True)
 class Case:
     """A text and its questions. group: what scores are summed up by: a task, an ability. index: among those of the
-    group. length: tokens that were asked for."""
+    group. length: tokens that were asked for. plain: the prompt is text, question and the answer's first words as they
+    stand, without a chat template, and a line does not end the answer."""
 
     group: str
     index: int
     length: int
     text: str
     questions: tuple[Question, ...]
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
