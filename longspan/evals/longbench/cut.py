@@ -8,10 +8,10 @@ from longspan.engine import prompts
 from longspan.errors import UsageError
 
 if TYPE_CHECKING:
-    from longspan.engine.llm import LLM
+    from longspan.engine.words import Words
 
 
-def fitted(llm: LLM, text: str, asked: str, room: int, length: int, plain: bool) -> tuple[str, str]:
+def fitted(llm: Words, text: str, asked: str, room: int, length: int, plain: bool) -> tuple[str, str]:
     """The text and the question, with `room` tokens for an answer `length` tokens at most. plain: see `Case`.
 
     Raises UsageError when nothing of the text and the question would be left.
@@ -34,12 +34,12 @@ def fitted(llm: LLM, text: str, asked: str, room: int, length: int, plain: bool)
     raise UsageError(f"length: {length:,} tokens hold no question with {room:,} tokens for its answer; give more")
 
 
-def _tokens(llm: LLM, text: str, asked: str, plain: bool) -> int:
+def _tokens(llm: Words, text: str, asked: str, plain: bool) -> int:
     if plain:
         return len(llm.encode(text + asked))
     return len(prompts.conversation(llm, text, [asked]))
 
 
-def _decoded(llm: LLM, ids: list[int]) -> str:
+def _decoded(llm: Words, ids: list[int]) -> str:
     assert llm.tokenizer is not None
     return str(llm.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -53,6 +53,10 @@ def _rows(path: Path) -> Iterator[tuple[str, Row]]:
                 number += 1
                 if line.strip():
                     yield _row(json.loads(line), path)
+    except UsageError:
+        raise
+    except OSError as error:
+        raise UsageError(f"data: {path}: {error.strerror}; give LongBench's file or folder of .jsonl") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"data: {path}: line {number} is not a sample of LongBench's form (input, context, answers): "

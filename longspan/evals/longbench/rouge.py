@@ -24,7 +24,8 @@ def rouge_l(answer: str, reference: str) -> float:
 
 
 def _sentences(text: str) -> list[list[str]]:
-    return [part.split() for part in text.split(".") if part]
+    # of blanks alone the package makes a sentence of one empty word
+    return [part.split() or [""] for part in text.split(".") if part]
 
 
 def _words(sentences: Seq[Seq[str]]) -> set[str]:

@@ -70,7 +70,9 @@ def segmenter() -> Callable[[str], list[str]]:
     try:
         import jieba
     except ImportError:
-        raise UsageError("longbench: Chinese answers are divided into words by jieba; pip install jieba") from None
+        raise UsageError(
+            "longbench: Chinese answers are divided into words by jieba; pip install 'longspan[chinese]'"
+        ) from None
     words: Callable[[str], list[str]] = jieba.lcut
     return words
 
@@ -123,5 +125,6 @@ def _plain_zh(text: str) -> list[str]:
 
 
 def _said(letter: str) -> bool:
-    """Neither space nor punctuation, ASCII's or any other."""
-    return not letter.isspace() and letter not in string.punctuation and unicodedata.category(letter)[0] != "P"
+    """Neither space nor punctuation, of ASCII, in its wide form, or of any other kind."""
+    mark = unicodedata.normalize("NFKC", letter) in string.punctuation or unicodedata.category(letter)[0] == "P"
+    return not mark and not letter.isspace()

@@ -23,7 +23,7 @@ from longspan.evals.longbench.scores import segmenter
 from longspan.evals.suite import Results, option, whole
 
 if TYPE_CHECKING:
-    from longspan.engine.llm import LLM
+    from longspan.engine.words import Words
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class LongBench:
             if DATASETS[name].chinese:
                 segmenter()
         if not self.chosen():
-            raise UsageError(f"data: {self.data}: nothing in it can be scored without jieba; pip install jieba")
+            raise UsageError(
+                f"data: {self.data}: nothing in it can be scored without jieba; pip install 'longspan[chinese]'"
+            )
 
     def chosen(self) -> dict[str, tuple[Row, ...]]:
         """The samples of this run, by data set."""
@@ -85,7 +87,7 @@ class LongBench:
     def count(self) -> int:
         return sum(map(len, self.chosen().values()))
 
-    def cases(self, llm: LLM, text: str | None) -> Iterator[Case]:
+    def cases(self, llm: Words, text: str | None) -> Iterator[Case]:
         assert self.length is not None
         if text is not None:
             raise UsageError("--text: this suite has texts of its own; leave it out")
@@ -103,11 +105,13 @@ class LongBench:
             rows.append(("average", "", f"{average:.1f}", "–", f"{sum(one['asked'] for one in figures.values()):,}"))
         notes = []
         if values["left_out"]:
-            notes.append(f"Left out: {', '.join(values['left_out'])}, which are scored with jieba (pip install jieba).")
+            notes.append(
+                f"Left out: {', '.join(values['left_out'])}, scored with jieba (pip install 'longspan[chinese]')."
+            )
         return Results(values, ("data set", "score by", "score", "95 % interval", "asked"), tuple(rows), tuple(notes))
 
 
-def _case(llm: LLM, name: str, index: int, row: Row, length: int) -> Case:
+def _case(llm: Words, name: str, index: int, row: Row, length: int) -> Case:
     dataset = DATASETS[name]
     references = (*row.answers, "", *row.classes) if dataset.metric == "classification" else row.answers
     plain = dataset.plain or not llm.has_template

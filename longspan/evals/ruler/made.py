@@ -14,7 +14,7 @@ from longspan.errors import UsageError
 from longspan.evals.cases import Case, Question
 
 if TYPE_CHECKING:
-    from longspan.engine.llm import LLM
+    from longspan.engine.words import Words
     from longspan.evals.haystack import Haystack
 
 _SPARE = 4
@@ -31,7 +31,7 @@ class Made:
 class Space:
     """How long a text may be: with its question, the answer's first words and the answer's room, `length` tokens."""
 
-    llm: LLM
+    llm: Words
     length: int
 
     @property

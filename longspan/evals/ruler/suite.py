@@ -25,7 +25,7 @@ from longspan.evals.ruler.tasks import FROM_FILES, GENERATED, NAMES
 from longspan.evals.suite import Results, option, whole
 
 if TYPE_CHECKING:
-    from longspan.engine.llm import LLM
+    from longspan.engine.words import Words
 
 THRESHOLD = 85.6
 """Points that an effective length must reach: those of Llama-2-7B at 4,096 tokens, as the paper has it."""
@@ -95,7 +95,7 @@ class Ruler:
     def count(self) -> int:
         return len(self.chosen()) * max(1, len(self.several())) * self.samples
 
-    def cases(self, llm: LLM, text: str | None) -> Iterator[Case]:
+    def cases(self, llm: Words, text: str | None) -> Iterator[Case]:
         assert self.length is not None
         files = self.files()
         essay = haystack.Haystack(haystack.everything(self.seed, 6 * self.length) if text is None else text)
