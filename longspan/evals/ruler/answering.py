@@ -55,10 +55,10 @@ class _Documents:
             if left <= 0:
                 break
             chosen.append((place, document if len(document) <= left else _cut(document, left)))
-            left -= len(document)
+            left -= len(document) + 1
         shown = [document for _, document in sorted(chosen) if document]
         listed = "\n\n".join(f"Document {number}:\n{document}" for number, document in enumerate(shown, 1))
-        return f"{_TASK}\n\nThe following are given documents.\n\n{listed}\n\n{_TASK}"
+        return f"{_TASK}\n\nThe following are given documents.\n\n{listed}\n\n{_TASK}\n"
 
     def _others(self) -> Iterator[tuple[float, str]]:
         yield from self._drawn

@@ -44,22 +44,8 @@ class Needles:
         else:
             depths = sorted(rng.random() for _ in needles)
         only = [depth for depth, (key, _) in zip(depths, needles, strict=True) if key in keys]
-        kind, verb, ask, begin = (
-            (self.value, "are", "are all", "Some") if len(references) > 1 else (self.value[:-1], "is", "is", "A")
-        )
-        listed = ", ".join(keys[:-1]) + ", and " + keys[-1] if len(keys) > 1 else keys[0]
-        question = Question(
-            f"What {ask} the special magic {kind} for {listed} mentioned in the provided text?",
-            references,
-            "every",
-            space.room(ROOM, references),
-            f"The special magic {kind} for {listed} mentioned in the provided text {verb}",
-            only[0] if len(only) == 1 else None,
-        )
-        told = (
-            f"{begin} special magic {kind} {verb} hidden within the following text. Make sure to memorize it. I will "
-            f"quiz you about the {kind} afterwards.\n"
-        )
+        room, depth = space.room(ROOM, references), only[0] if len(only) == 1 else None
+        told, question = self._asked(keys, references, room, depth)
         planted = [self._sentence(key, value) for key, value in needles]
         if self.haystack == "essay":
             hay = _essay(rng, essay)
@@ -71,6 +57,23 @@ class Needles:
             lines = among(hay(count), planted, depths)
             text = space.fill(question, lambda n: "\n".join([told.strip(), *noise(n), lines]))[1]
         return Made(text, question)
+
+    def _asked(
+        self, keys: list[str], references: tuple[str, ...], room: int, depth: float | None
+    ) -> tuple[str, Question]:
+        """What stands before the text, and the question after it."""
+        if len(references) > 1:
+            begin, kind, verb, ask = "Some", self.value, "are", "are all"
+        else:
+            begin, kind, verb, ask = "A", self.value[:-1], "is", "is"
+        listed = ", ".join(keys[:-1]) + ", and " + keys[-1] if len(keys) > 1 else keys[0]
+        told = (
+            f"{begin} special magic {kind} {verb} hidden within the following text. Make sure to memorize it. I will "
+            f"quiz you about the {kind} afterwards.\n"
+        )
+        what = f"the special magic {kind} for {listed} mentioned in the provided text"
+        begins = f"T{what[1:]} {verb}"
+        return told, Question(f"What {ask} {what}?", references, "every", room, begins, depth)
 
     def _sentence(self, key: str, value: str) -> str:
         return f"One of the special magic {self.value} for {key} is: {value}."

@@ -57,8 +57,8 @@ class VariableTracking:
         example_value, value = (str(one) for one in rng.sample(range(10_000, 100_000), 2))
         shown, chain = self._chain(rng, example_value, 3), self._chain(rng, value, 5)
         asked = shown.question(0)
-        small = Space(space.llm, min(_EXAMPLE, space.length // 2))
-        worked = small.fill(asked, shown.text)[1]
+        most = max(min(_EXAMPLE, space.length // 2), space.tokens(shown.text(0), asked))
+        worked = Space(space.llm, most).fill(asked, shown.text)[1]
         worked += f"\n{asked.text} {asked.begins} {' '.join(shown.names)}\n\n"
         question = chain.question(space.room(ROOM, tuple(chain.names)))
         return Made(space.fill(question, lambda n: worked + chain.text(n))[1], question)

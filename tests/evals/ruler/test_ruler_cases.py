@@ -127,6 +127,48 @@ def test_one_seed_repeats_byte_for_byte_and_two_differ(byte: LLM, qa: tuple[str,
     assert set(fewer) < set(first)  # more samples add to those that there were
 
 
+def test_without_a_template_prompts_are_rulers_own(byte: LLM, qa: tuple[str, str]):
+    made = {case.group: case for case in cases(byte, qa, (6000,), 1)}
+    prompts = {name: case.text + case.questions[0].text + case.questions[0].begins for name, case in made.items()}
+    key = re.search(r"number for (\S+) mentioned", prompts["niah_single_1"])
+    assert key is not None
+    assert prompts["niah_single_1"].startswith(
+        "A special magic number is hidden within the following text. Make sure to memorize it. I will quiz you about "
+        "the number afterwards.\n"
+    )
+    assert prompts["niah_single_1"].endswith(
+        f"\nWhat is the special magic number for {key[1]} mentioned in the provided text? The special magic number for "
+        f"{key[1]} mentioned in the provided text is"
+    )
+    assert re.search(
+        r"\nWhat are all the special magic numbers for \S+, \S+, \S+, and \S+ mentioned in the provided text\? The "
+        r"special magic numbers for \S+, \S+, \S+, and \S+ mentioned in the provided text are$",
+        prompts["niah_multiquery"],
+    )
+    value = (
+        r"\nQuestion: Find all variables that are assigned the value (\d{5}) in the text above\. Answer: According to "
+    )
+    value += (
+        r"the chain\(s\) of variable assignment in the text above, 5 variables are assigned the value \1, they are:"
+    )
+    assert re.search(value + "$", prompts["vt"])
+    assert len(re.findall(value, prompts["vt"])) == 2
+    assert prompts["cwe"].endswith(
+        "\nQuestion: What are the 10 most common words in the above list? Answer: The top 10 words that appear most "
+        "often in the list are:"
+    )
+    assert prompts["fwe"].endswith(
+        "\nQuestion: Do not provide any explanation. Please ignore the dots '....'. What are the three most frequently "
+        "appeared words in the above coded text? Answer: According to the coded text above, the three most frequently "
+        "appeared words are:"
+    )
+    assert re.search(
+        r"\n\nAnswer the question based on the given documents\. Only give me the answer and do not output any other "
+        r"words\.\n\nQuestion: Who is the \w+ of \w+\? Answer:$",
+        prompts["qa_1"],
+    )
+
+
 def test_needles_are_of_the_kind_and_number_of_their_task(byte: LLM):
     number, uuid, key = r"\d{7}", r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", r"[a-z]+-[a-z]+"
     wanted = {  # key, value, needles with another key, values, keys asked for
