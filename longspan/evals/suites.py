@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from longspan.evals.fact_lookup import FactLookup
-from longspan.evals.longbench import LongBench
+from longspan.evals.longbench.suite import LongBench
 from longspan.evals.needles import Needles
 from longspan.evals.perplexity import Perplexity
-from longspan.evals.ruler import Ruler
+from longspan.evals.ruler.suite import Ruler
 from longspan.evals.suite import Suite
 
 SUITES: dict[str, type[Suite]] = {

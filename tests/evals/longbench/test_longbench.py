@@ -13,8 +13,8 @@ import pytest
 from longspan import LLM
 from longspan.errors import UsageError
 from longspan.evals.ask import Said
-from longspan.evals.longbench import LongBench
 from longspan.evals.longbench.datasets import DATASETS
+from longspan.evals.longbench.suite import LongBench
 from longspan.evals.suite import evaluate
 
 TEMPLATE = "{% for m in messages %}<{{ m['content'] }}>\n{% endfor %}"

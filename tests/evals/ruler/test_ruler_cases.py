@@ -14,9 +14,9 @@ from ruler_solver import solve
 from longspan import LLM
 from longspan.errors import UsageError
 from longspan.evals.cases import Case
-from longspan.evals.ruler import Ruler
 from longspan.evals.ruler.made import Space
 from longspan.evals.ruler.questions import read
+from longspan.evals.ruler.suite import Ruler
 from longspan.evals.ruler.tasks import GENERATED, NAMES
 
 ROOMS = {"niah": 128, "vt": 30, "cwe": 120, "fwe": 50, "qa": 32}

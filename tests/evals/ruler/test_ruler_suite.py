@@ -12,8 +12,7 @@ import pytest
 from longspan import LLM
 from longspan.evals.ask import Said
 from longspan.evals.cases import Case, Scored
-from longspan.evals.ruler import Ruler
-from longspan.evals.ruler.suite import THRESHOLD
+from longspan.evals.ruler.suite import THRESHOLD, Ruler
 from longspan.evals.ruler.tasks import GENERATED
 from longspan.evals.suite import evaluate
 
