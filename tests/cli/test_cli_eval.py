@@ -199,12 +199,13 @@ def test_make_writes_the_cases_and_runs_nothing(cli, chatty, text, tmp_path, mon
 
 
 def test_aware_waits_for_the_question_and_says_so(cli, chatty, text):
-    command = ("eval", "lookup", "--model", chatty, *ONE, "--text", text, "--evict", "snapkv:budget=64", "--json")
+    command = ("eval", "lookup", "--model", chatty, *ONE, "--text", text, "--evict", "snapkv:budget=80", "--json")
     agnostic, aware = (cli(*command, "--regime", regime).json for regime in ("agnostic", "aware"))
-    assert (agnostic["regime"], agnostic["evict"]) == ("agnostic", "snapkv:budget=64")
-    assert (aware["regime"], aware["evict"]) == ("aware", "snapkv:budget=64,wait=true")
-    assert aware["text_bytes"][0] > agnostic["text_bytes"][0]
-    refused = cli(*command[:-2], "snapkv:budget=64,wait=true")
+    assert (agnostic["regime"], agnostic["evict"]) == ("agnostic", "snapkv:budget=80")
+    assert (aware["regime"], aware["evict"]) == ("aware", "snapkv:budget=80,wait=true")
+    assert aware["text_bytes"][0] > 0
+    assert aware["kv_bytes_peak"] >= agnostic["kv_bytes_peak"]
+    refused = cli(*command[:-2], "snapkv:budget=80,wait=true")
     assert refused.code == 2
     assert "wait=true lets it see the question" in refused.err
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import checkpoints
 import pytest
+import torch
 
 from longspan import LLM
+from longspan.cache.eviction.snapkv import SnapKV
 from longspan.engine import prompts
 from longspan.errors import DoesNotFit, UsageError
 from longspan.evals import asker, regimes
@@ -16,6 +18,7 @@ TEXT = "".join(f"line {i} of a text, {i * i % 97}, about nothing\n" for i in ran
 ASKED = tuple(
     Question(f"What is in line {i}?", ("x",), "exact", 6, begins) for i, begins in ((3, ""), (11, "In line"), (17, ""))
 )
+EVICTS = {"evict": "snapkv:budget=80"}
 TEMPLATE = "{% for m in messages %}{{ m['role'][0] }}: {{ m['content'] }}\n{% endfor %}a:"
 
 
@@ -40,10 +43,10 @@ def path(request, tmp_path_factory):
         ("agnostic", {}),
         ("aware", {}),
         ("agnostic", {"format": "int8"}),
-        ("aware", {"evict": "snapkv:budget=64,wait=true"}),
+        ("aware", {"evict": "snapkv:budget=80,wait=true"}),
         ("aware", {"evict": "h2o:budget=64,recent=8,wait=true"}),
-        ("aware", {"evict": "streaming:budget=128", "place": "slot"}),
-        ("agnostic", {"evict": "streaming:budget=128", "place": "slot"}),
+        ("aware", {"evict": "streaming:budget=128"}),
+        ("agnostic", {"evict": "streaming:budget=128"}),
     ],
     ids=str,
 )
@@ -76,7 +79,7 @@ def read(llm: LLM, regime: str, cases: list[Case], monkeypatch: pytest.MonkeyPat
 
 
 def test_no_question_is_known_while_a_text_is_read(path, monkeypatch):
-    llm = LLM(path, memory="64MB", dtype="float32", evict="snapkv:budget=64")
+    llm = LLM(path, memory="64MB", dtype="float32", evict="snapkv:budget=80")
     cases = [case(), case("row", 1)]
     texts = read(llm, "agnostic", cases, monkeypatch)
     for text, one in zip(texts, cases, strict=True):
@@ -85,18 +88,43 @@ def test_no_question_is_known_while_a_text_is_read(path, monkeypatch):
         assert "What" not in text
 
 
-def test_agnostic_evicts_before_the_question_and_aware_after_it(path):
-    """What is held of a read text: a budget's worth, or all of it."""
-    length = len(LLM(path, memory="64MB").encode(TEXT))
+def test_a_budget_is_what_is_left_of_a_text_that_was_read(path):
+    """Before any question, or (aware) of text and question when it was answered."""
     held = {}
-    for regime, wait in (("agnostic", ""), ("aware", ",wait=true")):
-        llm = LLM(path, memory="64MB", dtype="float32", evict=f"snapkv:budget=128{wait}", page=16)
+    for regime, plan in (("agnostic", {}), ("agnostic", EVICTS), ("aware", {"evict": f"{EVICTS['evict']},wait=true"})):
+        llm = LLM(path, memory="64MB", dtype="float32", page=16, **plan)
         (said,) = Asker(llm, regime)([case()], none)
-        held[regime] = {one.held for one in said}
-    (few,), (all_,) = held["agnostic"], held["aware"]
+        (held[regime, llm.plan.texts["evict"]],) = {one.held for one in said}
     page = 16 * 2 * 2 * 3 * 16 * 4  # slots, keys and values, lanes of a layer, layers, channels, bytes
-    assert all_ >= length // 16 * page
-    assert few < all_ / 3
+    whole, left, asked = held.values()
+    assert whole >= len(TEXT) // 16 * page
+    assert max(left, asked) < whole / 3
+
+
+def test_what_is_left_knows_the_question_only_where_it_may(path, monkeypatch):
+    """Two questions about one text: agnostic, both go on from the same tokens; aware, each has its own."""
+    kept: list[torch.Tensor] = []
+    decide = SnapKV.decide
+
+    def seen(self, view):
+        made = decide(self, view)
+        kept.append(view.positions.gather(1, made.indices.clamp_min(0)))
+        return made
+
+    monkeypatch.setattr(SnapKV, "decide", seen)
+    plain = prompts.questions(LLM(path, memory="64MB"), case().text, ["?"]).common
+    found = {}
+    for regime, more in (("agnostic", ""), ("aware", ",wait=true")):
+        llm = LLM(path, memory="64MB", dtype="float32", evict=EVICTS["evict"] + more)
+        for turn in (0, 2):
+            kept.clear()
+            Asker(llm, regime)([Case("g", 0, 1000, case().text, ASKED[turn : turn + 1])], none)
+            assert kept
+            found[regime, turn] = kept[: len(llm.shape.layers)]  # of each layer, the first decision
+    agnostic, aware = ([found[regime, turn] for turn in (0, 2)] for regime in ("agnostic", "aware"))
+    assert all(torch.equal(one, other) for one, other in zip(*agnostic, strict=True))
+    assert all(int(one.max()) < len(plain) for one in agnostic[0])
+    assert any(one.shape != other.shape or not torch.equal(one, other) for one, other in zip(*aware, strict=True))
 
 
 def test_answers_do_not_depend_on_the_company(path):
@@ -145,10 +173,10 @@ def test_as_many_at_once_as_memory_holds(path):
 
 
 def test_a_plan_that_contradicts_the_regime_is_refused(path):
-    waiting = LLM(path, memory="64MB", evict="snapkv:budget=64,wait=true")
+    waiting = LLM(path, memory="64MB", evict="snapkv:budget=80,wait=true")
     with pytest.raises(UsageError, match="wait=true lets it see the question"):
         Asker(waiting, "agnostic")
-    eager = LLM(path, memory="64MB", evict="snapkv:budget=64")
+    eager = LLM(path, memory="64MB", evict="snapkv:budget=80")
     with pytest.raises(UsageError, match="add wait=true to --evict"):
         Asker(eager, "aware")
     with pytest.raises(UsageError, match="known: agnostic, aware"):
@@ -156,10 +184,10 @@ def test_a_plan_that_contradicts_the_regime_is_refused(path):
 
 
 def test_aware_makes_policies_wait_that_can():
-    assert regimes.evict("snapkv:budget=64", "aware") == "snapkv:budget=64,wait=true"
-    assert regimes.evict("snapkv:budget=64,wait=true", "aware") == "snapkv:budget=64,wait=true"
+    assert regimes.evict("snapkv:budget=80", "aware") == "snapkv:budget=80,wait=true"
+    assert regimes.evict("snapkv:budget=80,wait=true", "aware") == "snapkv:budget=80,wait=true"
     assert regimes.evict("streaming:budget=64", "aware") == "streaming:budget=64"
-    assert regimes.evict("snapkv:budget=64", "agnostic") == "snapkv:budget=64"
+    assert regimes.evict("snapkv:budget=80", "agnostic") == "snapkv:budget=80"
     assert (regimes.evict(None, "aware"), regimes.evict("none", "aware")) == (None, "none")
     with pytest.raises(UsageError, match="unknown method"):
         regimes.evict("magic", "aware")

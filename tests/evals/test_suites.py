@@ -53,11 +53,11 @@ def answering(say):
 
 @pytest.mark.parametrize("suite", ASKING, indirect=True)
 def test_who_knows_everything_scores_all_and_who_is_wrong_nothing(suite, llama):
-    oracle = evaluate(suite, llama, answerer=answering(right))
+    oracle = evaluate(suite, llama, TEXT, answerer=answering(right))
     assert [one.score for one in oracle.samples] == [1.0] * suite.count()
-    wrong = evaluate(suite, llama, answerer=answering(lambda question: "§"))
+    wrong = evaluate(suite, llama, TEXT, answerer=answering(lambda question: "§"))
     assert [one.score for one in wrong.samples] == [0.0] * suite.count()
-    silent = evaluate(suite, llama, answerer=answering(lambda question: ""))
+    silent = evaluate(suite, llama, TEXT, answerer=answering(lambda question: ""))
     assert [one.score for one in silent.samples] == [0.0] * suite.count()
     assert oracle.results.values != wrong.results.values
     assert oracle.results.rows != wrong.results.rows
@@ -78,12 +78,12 @@ def test_cases_are_as_long_as_they_should_and_hold_their_questions(suite, llama)
 
 @pytest.mark.parametrize("suite", ASKING, indirect=True)
 def test_cases_need_no_weights_and_a_seed_repeats_them(suite, llama, tmp_path):
-    told = [make(suite, Words.of(llama.path), None, tmp_path / str(i), none) for i in range(2)]
+    told = [make(suite, Words.of(llama.path), TEXT, tmp_path / str(i), none) for i in range(2)]
     first, again = ((tmp_path / str(i)).read_bytes() for i in range(2))
     assert first == again
     lines = [json.loads(line) for line in first.decode().splitlines()]
     assert told[0][1:] == (len(lines), suite.count())
-    for line, case in zip(lines, suite.cases(llama, None), strict=True):
+    for line, case in zip(lines, suite.cases(llama, TEXT), strict=True):
         assert line["text"] == case.text
         assert [one["references"] for one in line["questions"]] == [list(one.references) for one in case.questions]
         assert all(one["tokens"] + one["room"] <= case.length for one in line["questions"])
@@ -102,7 +102,7 @@ class Interrupted(Exception):
 def test_an_interrupted_evaluation_goes_on_to_the_same_figures(suite, folder, tmp_path, monkeypatch):
     """Interrupted when one sample was written, with half a line after it."""
     llm = LLM(folder("llama"), memory="64MB", dtype="float32")
-    whole = evaluate(suite, llm, None, tmp_path / "whole", batch=2)
+    whole = evaluate(suite, llm, TEXT, tmp_path / "whole", batch=2)
     raw = tmp_path / "raw"
     with monkeypatch.context() as patch:
         add, added = Raw.add, []
@@ -115,21 +115,21 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_figures(suite, folder, tm
 
         patch.setattr(Raw, "add", once)
         with pytest.raises(Interrupted):
-            evaluate(suite, llm, None, raw, batch=2)
+            evaluate(suite, llm, TEXT, raw, batch=2)
     assert len(raw.read_text().splitlines()) == 2
     with raw.open("a") as file:
         file.write('{"group": "hal')
     seen: list[tuple[float, float]] = []
-    made = evaluate(suite, llm, None, raw, lambda done, total: seen.append((done, total)), batch=2)
+    made = evaluate(suite, llm, TEXT, raw, lambda done, total: seen.append((done, total)), batch=2)
     assert seen[-1][0] == seen[-1][1]
     assert made.samples == whole.samples
     assert made.results == whole.results
     assert [strip(line) for line in raw.open()] == [strip(line) for line in (tmp_path / "whole").open()]
-    again = evaluate(suite, llm, None, raw, batch=2)
+    again = evaluate(suite, llm, TEXT, raw, batch=2)
     assert (again.samples, again.costs) == (made.samples, made.costs)
     other = LLM(folder("llama"), memory="64MB", dtype="float32", format="int8")
     with pytest.raises(UsageError, match=r'plan\.format "dense" there, "int8" here'):
-        evaluate(suite, other, None, raw, batch=2)
+        evaluate(suite, other, TEXT, raw, batch=2)
 
 
 def strip(line: str) -> dict[str, object]:
@@ -141,4 +141,4 @@ def strip(line: str) -> dict[str, object]:
 def test_two_seeds_differ(suite, llama):
     other = dataclasses.replace(suite, seed=suite.seed + 1)
     assert isinstance(other, Asking)
-    assert next(suite.cases(llama, None)) != next(other.cases(llama, None))
+    assert next(suite.cases(llama, TEXT)) != next(other.cases(llama, TEXT))
