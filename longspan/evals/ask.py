@@ -17,8 +17,8 @@ BATCH = 8
 @dataclasses.dataclass(frozen=True, slots=True)
 class Said:
     """An answer. tokens: of its whole prompt. steps, seconds: tokens of the answer after its first, and the time they
-    took. held, filed: bytes that the cache has of its text when that was read, in memory and in a file, the mean over
-    the texts that were read at once."""
+    took. held, filed: bytes that the cache has of its text when that was read (where text and question are one prompt,
+    of all of it when it was answered), in memory and in a file, the mean over what was asked at once."""
 
     text: str
     tokens: int

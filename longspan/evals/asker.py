@@ -1,8 +1,8 @@
 """How cases are put to a model: read the text, ask, say what was answered.
 
-In regime "agnostic" a text is read, and what is to be dropped of it is dropped, before any question is known; every
-question goes on from a fork of what is left. In regime "aware" nothing is dropped before the question was read
-(`wait=true` of an eviction). Where nothing is dropped the two are the same.
+In regime "agnostic" a text is read, and what is to be evicted of it is, before any question is known; every question
+goes on from a fork of what is left. In regime "aware" nothing is evicted before the question was read (`wait=true`):
+text and question are one prompt. Where nothing is evicted that is the same, and a text is read once for its questions.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Asker:
 
     def __call__(self, cases: Seq[Case], progress: Progress) -> list[list[Said]]:
         """Every question of the cases, as many at once as memory holds."""
-        talks = [Talk(self._llm, case) for case in cases]
+        whole = self._regime == "aware" and self._llm.plan.evict is not None
+        talks = [Talk(self._llm, case, whole) for case in cases]
         said: list[list[Said]] = []
         for some in self._fitting(talks):
             self._answer(some, part(progress, len(said), len(some), len(talks)))
@@ -75,26 +76,27 @@ class Asker:
                 texts = [talk.common for _, talk in read]
                 ahead = [talk.most - len(talk.common) for _, talk in read]
                 together([session for session, _ in read], texts, Sampling(max_new_tokens=0), ahead, progress)
-            after = held(self._llm.pool)
-            memory, file = ((now - then) // len(talks) for now, then in zip(after, before, strict=True))
+            of_each = _share(held(self._llm.pool), before, len(talks))
             while open_ := [(s, t) for s, t in zip(sessions, talks, strict=True) if t.next()]:
                 asked = [(session, talk, turn) for session, talk in open_ for turn in talk.next()]
                 for first in range(0, len(asked), self._llm.scheduler.rows):
-                    self._ask(asked[first : first + self._llm.scheduler.rows], memory, file)
+                    self._ask(asked[first : first + self._llm.scheduler.rows], of_each)
         finally:
             for session in sessions:
                 session.close()
 
-    def _ask(self, asked: Seq[tuple[Session, Talk, int]], memory: int, file: int) -> None:
+    def _ask(self, asked: Seq[tuple[Session, Talk, int]], of_each: tuple[int, int]) -> None:
+        before = held(self._llm.pool)
         twins = [session.fork() for session, _, _ in asked]
         try:
             rests = [talk.rest(turn) for _, talk, turn in asked]
             outputs = together(twins, rests, [talk.sampling(turn) for _, talk, turn in asked])
+            alone = _share(held(self._llm.pool), before, len(asked))
         finally:
             for twin in twins:
                 twin.close()
         for (_, talk, turn), output in zip(asked, outputs, strict=True):
-            talk.take(turn, output, memory, file)
+            talk.take(turn, output, of_each if talk.common else alone)
 
 
 def held(pool: Pool) -> tuple[int, int]:
@@ -103,18 +105,23 @@ def held(pool: Pool) -> tuple[int, int]:
     return pool.owned_bytes, store.owned * store.page_bytes if isinstance(store, Offloaded) else 0
 
 
+def _share(now: tuple[int, int], before: tuple[int, int], count: int) -> tuple[int, int]:
+    return (now[0] - before[0]) // count, (now[1] - before[1]) // count
+
+
 class Talk:
     """A case on its way: its prompts as ids, and the answers so far.
 
-    common: the ids that are read before anything is asked. most: ids of the longest prompt with its answer.
+    whole: nothing is read before a question is asked. common: the ids that are. most: ids of the longest prompt with
+    its answer.
     """
 
-    def __init__(self, llm: Words, case: Case) -> None:
+    def __init__(self, llm: Words, case: Case, whole: bool) -> None:
         self._llm, self.case, self.said = llm, case, list[Said]()
         self._row = case.asked == "row"
         first = case.questions[:1] if self._row else case.questions
         self._rests: list[list[int]]
-        if case.asked == "start":
+        if whole or case.asked == "start":
             self.common: list[int] = []
             self._rests = [self._whole(turn) for turn in range(len(first))]
         else:
@@ -147,6 +154,9 @@ class Talk:
         return whole[len(self.common) :]
 
     def _whole(self, turn: int) -> list[int]:
+        if self.case.plain:
+            one = self.case.questions[turn]
+            return self._llm.encode(self.case.text + one.text + one.begins)
         asked = self.case.questions[: turn + 1] if self._row else self.case.questions[turn : turn + 1]
         answers = [said.text for said in self.said[:turn]] if self._row else []
         told = [cut(self._llm, text, one.room) for text, one in zip(answers, asked, strict=False)]
@@ -158,11 +168,11 @@ class Talk:
         stop = () if self._llm.has_template or self.case.plain else ("\n",)
         return Sampling(max_new_tokens=self.case.questions[turn].room, stop=stop)
 
-    def take(self, turn: int, output: Output, memory: int, file: int) -> None:
+    def take(self, turn: int, output: Output, bytes_held: tuple[int, int]) -> None:
         assert turn == len(self.said)
         steps = max(output.tokens_out - 1, 0)
         text = output.text if self.case.plain else output.text.strip()
-        self.said.append(Said(text, output.tokens_in, steps, output.decode_seconds, memory, file))
+        self.said.append(Said(text, output.tokens_in, steps, output.decode_seconds, *bytes_held))
 
 
 def cut(llm: Words, said: str, tokens: int) -> str:

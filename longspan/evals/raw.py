@@ -25,7 +25,8 @@ KIND = "longspan evaluation"
 class Cost:
     """Of a sample. seconds: since the one before. decode_steps, decode_seconds: tokens of its answer after the first,
     and their time. kv_bytes_peak: the most that the cache had of memory so far, disk_bytes: of its file. text_bytes,
-    text_disk_bytes: what the cache has of the sample's text when that was read, in memory and in a file."""
+    text_disk_bytes: what the cache has of the sample's text when that was read, in memory and in a file; where text and
+    question are one prompt, of all of it when it was answered."""
 
     seconds: float = 0.0
     decode_steps: int = 0

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 REGIMES = {
     "agnostic": "a text is read, and evicted from, before any question is known; then each is asked about what is left",
-    "aware": "nothing is evicted before the question was read (wait=true)",
+    "aware": "text and question are one prompt, and nothing is evicted before the question was read (wait=true)",
 }
 
 

@@ -109,8 +109,8 @@ class Evaluation:
 
     @property
     def text_bytes(self) -> tuple[float, float] | None:
-        """What the cache has of one text when it was read, the mean over the questions: in memory and in a file; None
-        where that was not looked at."""
+        """What the cache has of one text when it was read (or of text and question when they are one prompt), the mean
+        over the questions: in memory and in a file; None where that was not looked at."""
         known = [cost for cost in self.costs if cost.text_bytes]
         if not known:
             return None

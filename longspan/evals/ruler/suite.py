@@ -99,7 +99,7 @@ class Ruler:
         assert self.length is not None
         files = self.files()
         essay = haystack.Haystack(haystack.everything(self.seed, 6 * self.length) if text is None else text)
-        for length in self.several() or (self.length,):
+        for place, length in enumerate(self.several() or (self.length,)):
             for name in self.chosen():
                 for index in range(self.samples):
                     task: Task
@@ -109,7 +109,7 @@ class Ruler:
                         task = GENERATED[name]
                     rng, space = random.Random(f"{self.seed}/ruler/{name}/{length}/{index}"), Space(llm, length)
                     try:
-                        yield space.case(name, index, task.make(rng, space, essay))
+                        yield space.case(name, place * self.samples + index, task.make(rng, space, essay))
                     except UsageError as error:
                         raise UsageError(f"task {name}: {error}") from None
 
