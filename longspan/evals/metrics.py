@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
 from longspan.evals import lookup
+from longspan.evals.longbench.scores import SCORES
 
 Metric = Callable[[str, Seq[str]], float]
 """Of an answer and its references: 0 … 1."""
@@ -28,4 +29,4 @@ def some(answer: str, references: Seq[str]) -> float:
     return float(any(reference.lower() in said for reference in references))
 
 
-METRICS: dict[str, Metric] = {"exact": exact, "every": every, "some": some}
+METRICS: dict[str, Metric] = {"exact": exact, "every": every, "some": some, **SCORES}

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from longspan.evals.fact_lookup import FactLookup
+from longspan.evals.longbench.suite import LongBench
+from longspan.evals.needle import Needle
 from longspan.evals.needles import Needles
+from longspan.evals.passkey import Passkey
 from longspan.evals.perplexity import Perplexity
+from longspan.evals.ruler.suite import Ruler
 from longspan.evals.suite import Suite
 
 SUITES: dict[str, type[Suite]] = {
+    "longbench": LongBench,
     "lookup": FactLookup,
+    "passkey": Passkey,
+    "needle": Needle,
     "needles": Needles,
     "perplexity": Perplexity,
+    "ruler": Ruler,
 }

@@ -1,0 +1,59 @@
+"""Every suite, small: for tests that hold for all of them.
+
+`SMALL` has a function for each name of `SUITES`; it is given a folder, for suites that read a file, and makes the suite
+with a tiny fixture. What has questions fits a byte tokenizer (a token is a character) in two thousand tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from longspan.evals.fact_lookup import FactLookup
+from longspan.evals.longbench.suite import LongBench
+from longspan.evals.needle import Needle
+from longspan.evals.needles import Needles
+from longspan.evals.passkey import Passkey
+from longspan.evals.perplexity import Perplexity
+from longspan.evals.ruler.suite import Ruler
+from longspan.evals.suite import Suite
+
+
+def longbench(folder: Path) -> Path:
+    """A file of LongBench's form in the folder."""
+    asked = {"hotpotqa": "Ada", "trec": "Date", "lcc": "    return 1"}
+    rows = [
+        {
+            "dataset": name,
+            "context": f"Text {number} is about nothing.\n" * 20,
+            "input": "Which?",
+            "answers": [answer],
+            "all_classes": ["Date", "City"] if name == "trec" else None,
+        }
+        for name, answer in asked.items()
+        for number in range(40)
+    ]
+    file = folder / "longbench.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    return file
+
+
+SMALL: dict[str, Callable[[Path], Suite]] = {
+    "longbench": lambda folder: LongBench(data=str(longbench(folder)), length=800, samples=1),
+    "lookup": lambda folder: FactLookup(length=900, facts=3, samples=2, abilities=("single", "chain", "count")),
+    "passkey": lambda folder: Passkey(lengths=(500, 700), samples=2),
+    "needle": lambda folder: Needle(lengths=(500, 700), depths=3, samples=1, needles=2),
+    "needles": lambda folder: Needles(length=1500, samples=2, inside=0),
+    "perplexity": lambda folder: Perplexity(length=64, samples=2),
+    "ruler": lambda folder: Ruler(length=2000, samples=1, tasks=("niah_multivalue", "vt", "fwe")),
+}
+
+OPTIONS: dict[str, Callable[[Path], list[str]]] = {
+    "longbench": lambda folder: ["--data", str(longbench(folder)), "--dataset", "trec", "--dataset", "hotpotqa"],
+    "lookup": lambda folder: ["--ability", "single", "--ability", "two_hop"],
+    "needle": lambda folder: ["--depths", "3"],
+    "needles": lambda folder: ["--length", "2048", "--select", "sketch", "--place", "far"],
+    "ruler": lambda folder: ["--task", "niah_single_1", "--task", "fwe"],
+}
+"""What `longspan eval NAME --samples 2` needs besides, or takes to be over soon, with the embedded model."""
