@@ -69,6 +69,7 @@ def test_json_says_everything(cli, chatty):
     report = result.json
     assert set(report) == {
         "model",
+        "predicted",
         "prefill",
         "prefill_used",
         "prefill_density",

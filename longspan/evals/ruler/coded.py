@@ -57,6 +57,6 @@ class FrequentWords:
 
 def _zeta(alpha: float) -> float:
     """Riemann's zeta function, for alpha > 1: the first terms, and Euler and Maclaurin's rest."""
-    first = 1000
-    rest = first ** (1 - alpha) / (alpha - 1) + first**-alpha / 2 + alpha * first ** (-alpha - 1) / 12
-    return math.fsum(term**-alpha for term in range(1, first)) + rest
+    first = 1000.0
+    rest: float = first ** (1 - alpha) / (alpha - 1) + first**-alpha / 2 + alpha * first ** (-alpha - 1) / 12
+    return math.fsum(term**-alpha for term in range(1, int(first))) + rest
