@@ -128,7 +128,7 @@ def test_one_seed_repeats_byte_for_byte_and_two_differ(byte: LLM, qa: tuple[str,
 
 
 def test_without_a_template_prompts_are_rulers_own(byte: LLM, qa: tuple[str, str]):
-    made = {case.group: case for case in cases(byte, qa, (6000,), 1)}
+    made = {case.group: case for case in cases(byte, qa, (7200,), 1)}
     prompts = {name: case.text + case.questions[0].text + case.questions[0].begins for name, case in made.items()}
     key = re.search(r"number for (\S+) mentioned", prompts["niah_single_1"])
     assert key is not None
