@@ -106,7 +106,8 @@ def test_a_long_prompt_loses_its_middle(llm: LLM, chatting: LLM, tmp_path: Path)
             assert "Sentence number 399. " in case.text
             assert "Sentence number 200. " not in case.text
             around = 0 if case.plain else len("<\n\n>\n")
-            used = len(engine.encode(case.text + question.text)) + around + question.room
+            written = case.text if case.plain else case.text.rstrip()  # templates take no space before a question
+            used = len(engine.encode(written + question.text)) + around + question.room
             assert length - 4 <= used <= length
         (short,) = LongBench(data=data, length=500).cases(engine, None)
         assert short.questions[0].text.endswith("Question: Which number?\n\nAnswer:")
