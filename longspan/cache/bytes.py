@@ -6,7 +6,11 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
+
     from longspan.cache.eviction.view import Policy
+    from longspan.cache.formats.format import Format
+    from longspan.cache.summaries.selection import Selection
 
 INTERVALS = 64, 128, 256
 """Tokens between the text positions where a cache is tidied, where it has anything to tidy: the last of them, or one
@@ -155,3 +159,24 @@ def evicting(layout: Layout, policy: Policy) -> Layout:
         waits=policy.wait,
         note_bytes=12 + sealing + sum(size for name, size in sizes.items() if name in policy.needs),
     )
+
+
+def storing(
+    layout: Layout,
+    dtype: torch.dtype,
+    format: Format | None,
+    policy: Policy | None,
+    select: Selection | None,
+    offloaded: bool = False,
+) -> Layout:
+    """The layout of a cache whose full pages are stored in `format` (None: as they are), where `policy` evicts and
+    `select` summarises. offloaded: full pages are in a file, so they take no memory. dtype: of keys and values."""
+    sealed = None if format is None else format.bytes(layout.page, layout.head_dim, dtype)
+    if offloaded:
+        sealed = 0
+    sums = 0 if select is None else select.bytes(layout.page, layout.head_dim)
+    if policy is not None:
+        return evicting(dataclasses.replace(layout, sealed_bytes=sealed, summary_bytes=sums), policy)
+    if sealed is None and select is None:
+        return layout
+    return dataclasses.replace(layout, sealed_bytes=sealed, interval=INTERVAL, summary_bytes=sums)

@@ -11,7 +11,7 @@ from longspan.attention.placement import PLACEMENTS, Placement, Slot, Text
 from longspan.attention.prefill import PREFILLS
 from longspan.attention.prefill.dense import Dense as Every
 from longspan.attention.prefill.method import Prefill
-from longspan.cache.bytes import INTERVAL, Layout, evicting
+from longspan.cache.bytes import Layout, storing
 from longspan.cache.eviction import POLICIES
 from longspan.cache.eviction.view import Policy
 from longspan.cache.formats import FORMATS
@@ -110,15 +110,7 @@ class Plan:
         """The layout of a cache that follows this plan. dtype: of the keys and values that the model makes."""
         if self.prefill is not None:
             layout = dataclasses.replace(layout, block=self.prefill.block)
-        sealed = None if self.format is None else self.format.bytes(layout.page, layout.head_dim, dtype)
-        if self.offload is not None:
-            sealed = 0  # of memory
-        sums = 0 if self.select is None else self.select.bytes(layout.page, layout.head_dim)
-        if self.evict is not None:
-            return evicting(dataclasses.replace(layout, sealed_bytes=sealed, summary_bytes=sums), self.evict)
-        if sealed is None and self.select is None:
-            return layout
-        return dataclasses.replace(layout, sealed_bytes=sealed, interval=INTERVAL, summary_bytes=sums)
+        return storing(layout, dtype, self.format, self.evict, self.select, self.offload is not None)
 
     def reach(self, tokens: int, layout: Layout) -> int:
         """The largest distance that angles are formed of in layers without a window, when `tokens` are present."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +12,7 @@ class Machine:
     it. flops: multiplications and additions a second, of dense matrices of 16-bit numbers; flops8: of 8-bit ones. link:
     bytes per second between two devices. step: seconds that a step takes whatever it does (launches, Python); layer:
     seconds of each layer in it. source: where the figures are from; measured: whether on this very machine.
+    kind: of the devices.
     """
 
     name: str
@@ -24,3 +26,4 @@ class Machine:
     layer: float = 0.0
     source: str = ""
     measured: bool = False
+    kind: Literal["gpu", "cpu"] = "gpu"

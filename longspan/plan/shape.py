@@ -46,7 +46,8 @@ class Shape:
     not the embedding (0 where it is, `tied`). rest: parameters that belong to no layer, the last norm among them.
     intermediate: of a dense MLP, or of one expert. trained: tokens that the model as published claims to reach;
     original: before its own scaling. rope: the checkpoint's own block of rope parameters, {} where it is plain.
-    element: bytes of a number as published. source: where the config comes from.
+    element: bytes of a number as published. source: where the config comes from. notes: what the
+    config does not say and was taken from its family's defaults, in words.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Shape:
     rope: dict[str, object]
     element: int = 2
     source: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:

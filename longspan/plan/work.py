@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from longspan.errors import UsageError
+
 if TYPE_CHECKING:
     from longspan.cache.eviction.view import Policy
     from longspan.cache.formats.format import Format
@@ -34,3 +36,20 @@ class Work:
     page: int = 64
     chunk: int = 2048
     ranks: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for sizes that make no sense, and for parts that contradict each other."""
+        for name in ("context", "batch", "page", "chunk", "ranks"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}: {getattr(self, name):,}; give 1 or more")
+        if not 0 <= self.new <= self.context:
+            raise UsageError(
+                f"new: {self.new:,} tokens to generate, but text and answer are to be {self.context:,} together; give "
+                "fewer, or more context"
+            )
+        if self.element not in (2, 4):
+            raise UsageError(f"element: {self.element} bytes of a number; give 2 (16 bits) or 4 (32 bits)")
+        if not 1 <= self.weights <= 32 or self.group < 0:
+            raise UsageError(f"weights: {self.weights} bits, {self.group} with a scale; give 1 to 32 bits")
+        if self.offloaded and self.evict is not None:
+            raise UsageError("offload: what eviction leaves stays in memory; leave out the file or the eviction")
