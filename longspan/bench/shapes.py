@@ -33,7 +33,7 @@ _LLAMA = {
 }
 
 
-def _llama(
+def llama(
     hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, head_dim: int, vocab: int, theta: float, tied: bool
 ) -> dict[str, Any]:
     return _LLAMA | {
@@ -50,9 +50,9 @@ def _llama(
 
 
 SHAPES: Mapping[str, dict[str, Any]] = {
-    "S": _llama(576, 1536, 30, 9, 3, 64, 49_152, 1e5, True),
-    "1b": _llama(2048, 8192, 16, 32, 8, 64, 128_256, 5e5, True),
-    "8b": _llama(4096, 14_336, 32, 32, 8, 128, 128_256, 5e5, False),
+    "S": llama(576, 1536, 30, 9, 3, 64, 49_152, 1e5, True),
+    "1b": llama(2048, 8192, 16, 32, 8, 64, 128_256, 5e5, True),
+    "8b": llama(4096, 14_336, 32, 32, 8, 128, 128_256, 5e5, False),
 }
 """The config of each shape: SmolLM2-135M's, Llama-3.2-1B's, Llama-3.1-8B's, each said to be trained at 131,072 tokens
 with plain rotation, so that no scaling is added."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -12,11 +11,6 @@ import typer
 from longspan import __version__
 from longspan.cli import options, say
 from longspan.errors import LongspanError
-
-_FEATURES = (
-    *("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8"),
-    *("asimd", "asimdhp", "asimddp", "sve", "bf16", "i8mm"),
-)
 
 
 def doctor(json: options.Json = False) -> None:
@@ -26,6 +20,7 @@ def doctor(json: options.Json = False) -> None:
     import transformers
 
     from longspan.kernels import ABSENT, BACKENDS, cpu, triton
+    from longspan.plan.here import processor
 
     memory = psutil.virtual_memory()
     name, features = processor()
@@ -79,20 +74,6 @@ def doctor(json: options.Json = False) -> None:
         )
     if not embedded["loads"]:
         raise typer.Exit(1)
-
-
-def processor(path: Path = Path("/proc/cpuinfo")) -> tuple[str, list[str]]:
-    """The CPU's name, and those of its features that matter to matrix work; from Linux's list where there is one."""
-    try:
-        pairs = [line.partition(":") for line in path.read_text(errors="replace").splitlines()]
-    except OSError:
-        pairs = []
-    found: dict[str, str] = {}
-    for key, _, value in pairs:
-        found.setdefault(key.strip().lower(), value.strip())
-    flags = set((found.get("flags") or found.get("features") or "").split())
-    name = found.get("model name") or platform.processor() or platform.machine() or "unknown"
-    return name, [feature for feature in _FEATURES if feature in flags]
 
 
 def _triton(why_none: str | None, interpreted: bool) -> str:

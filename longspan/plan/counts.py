@@ -10,13 +10,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 from longspan.cache.bytes import INTERVAL, Layout, evicting
+from longspan.plan import caches
 from longspan.plan.shape import Layer, Shape
 from longspan.plan.work import Work
 
 STATE = 6
 """Operations for each number of a linear layer's state and each token: read, decay, update, and read again."""
-STATE_BYTES = 4
-"""Of one number of it: such states are kept in float32."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -165,9 +164,7 @@ def token_bytes(layer: Layer, work: Work) -> tuple[float, float]:
     written = layer.token_numbers * work.element
     if work.format is None or layer.kind == "latent" or not layer.kv_heads:
         return written, written
-    import torch  # a format came with it
-
-    dtype = torch.float32 if work.element == 4 else torch.bfloat16
+    dtype = caches.dtype_of(work.element)
     page = (work.format.bytes(work.page, layer.qk_dim, dtype) + work.format.bytes(work.page, layer.v_dim, dtype)) / 2
     return written, layer.kv_heads * page / work.page
 
@@ -193,7 +190,7 @@ def read_cache(shape: Shape, work: Work, tokens: int) -> float:
     for reach, count in reaches(shape, work).items():
         layer = reach.layer
         keys = cached_bytes(layer, work, limited(tokens, reach.answering)) * lanes_share(layer, work)
-        total += count * (keys + 2 * STATE_BYTES * layer.state / work.ranks)
+        total += count * (keys + 2 * caches.STATE * layer.state / work.ranks)
     return work.batch * total
 
 
@@ -224,5 +221,5 @@ def reread(shape: Shape, work: Work, tokens: int) -> float:
         keys = size * whole * (whole + 1) // 2 + (steps - 1 - whole) * most + min(tokens, most)
         _, sealed = token_bytes(layer, work)
         held = keys * sealed * lanes_share(layer, work)
-        total += count * (held + 2 * STATE_BYTES * layer.state * steps / work.ranks)
+        total += count * (held + 2 * caches.STATE * layer.state * steps / work.ranks)
     return work.batch * total

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from longspan.errors import UsageError
 from longspan.plan import counts
+from longspan.plan.costs import Costs
 from longspan.plan.machine import Machine
 from longspan.plan.shape import Shape
 from longspan.plan.work import Work
@@ -25,6 +25,8 @@ MEMORY: Efficiency = 0.5, 0.7, 0.85
 """Of a datasheet's bytes a second, of memory and of links."""
 MEASURED: Efficiency = 0.6, 0.8, 0.95
 """Of either, where it was measured on the machine itself."""
+LEAST = 0.1
+"""Half of the width of a band of costs that were measured, relative: what the machine itself differs by."""
 LINK = 25e9
 """Bytes a second between devices whose link is not known: PCIe 4.0 with 16 lanes, as it is usually measured."""
 
@@ -69,13 +71,14 @@ class Phase:
         return sum((term.seconds for term in self.terms), NONE)
 
     @property
-    def largest(self) -> Term:
-        return max(self.terms, key=lambda term: term.seconds.mid)
+    def largest(self) -> Term | None:
+        """None: nothing takes any time."""
+        return max(self.terms, key=lambda term: term.seconds.mid, default=None)
 
     @property
     def binds(self) -> str:
         """What takes longest, and what that waits for."""
-        return f"{self.largest.name} ({self.largest.bound})"
+        return "nothing" if self.largest is None else f"{self.largest.name} ({self.largest.bound})"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class Latency:
     @property
     def attention_share(self) -> float:
         """Of prefill's operations."""
-        return self.attention_flops / (self.linear_flops + self.attention_flops)
+        return self.attention_flops / max(self.linear_flops + self.attention_flops, 1)
 
     @property
     def answer(self) -> Band:
@@ -116,13 +119,12 @@ class Latency:
 
 
 def latency(shape: Shape, work: Work, machine: Machine) -> Latency:
-    """Seconds of the work. Raises UsageError for a context that leaves no prompt, and for numbers below 1."""
+    """Seconds of the work; where a machine was calibrated, of our own engine there."""
     prompt = work.context - work.new
-    check(work)
     return Latency(
         prefill=prefill(shape, work, machine),
         first=decode_at(shape, work, machine, prompt),
-        last=decode_at(shape, work, machine, work.context),
+        last=decode_at(shape, work, machine, work.context, work.new),
         linear_flops=counts.linear_flops(shape, work, prompt),
         attention_flops=counts.attention_flops(shape, work, prompt),
         weights_read=counts.read_weights(shape, work, work.batch),
@@ -132,20 +134,11 @@ def latency(shape: Shape, work: Work, machine: Machine) -> Latency:
     )
 
 
-def check(work: Work) -> None:
-    for name in ("context", "batch", "page", "chunk", "ranks"):
-        if getattr(work, name) < 1:
-            raise UsageError(f"{name}: {getattr(work, name)}; give 1 or more")
-    if not 0 <= work.new < work.context:
-        raise UsageError(
-            f"new: {work.new:,} tokens of an answer in a context of {work.context:,}; it holds the prompt too, so give "
-            "0 or more and fewer than that"
-        )
-
-
 def prefill(shape: Shape, work: Work, machine: Machine) -> Phase:
     """Reading the prompts, `work.context - work.new` tokens of each."""
     tokens = work.context - work.new
+    if machine.costs is not None:
+        return _measured(tokens, machine.costs.prefill(shape, work), machine.costs)
     linear, attention = counts.linear_flops(shape, work, tokens), counts.attention_flops(shape, work, tokens)
     size = counts.step(work)
     steps = -(-tokens * work.batch // work.chunk) if size == work.chunk else -(-tokens // size) * work.batch
@@ -177,8 +170,10 @@ def prefill(shape: Shape, work: Work, machine: Machine) -> Phase:
     return Phase(tokens, (*terms, *_besides(shape, work, machine, tokens * work.batch, steps)))
 
 
-def decode_at(shape: Shape, work: Work, machine: Machine, tokens: int) -> Phase:
-    """One step that generates a token of each text, with so many tokens of each cached."""
+def decode_at(shape: Shape, work: Work, machine: Machine, tokens: int, since: int = 0) -> Phase:
+    """One step that generates a token of each text, with so many tokens of each cached, `since` of them generated."""
+    if machine.costs is not None:
+        return _measured(tokens, machine.costs.decode(shape, work, tokens, since), machine.costs)
     linear = counts.linear_flops(shape, work, 1, 1) / work.ranks
     weights = counts.read_weights(shape, work, work.batch) / work.ranks
     share = _heads(shape, work)
@@ -205,6 +200,16 @@ def decode_at(shape: Shape, work: Work, machine: Machine, tokens: int) -> Phase:
         looked = f"summaries of the pages of {tokens:,} tokens{texts}, looked through by some of the tokens"
         terms.append(_roof("summaries", (0.0, "nothing"), (summaries, looked), machine, work.ranks))
     return Phase(tokens, (*terms, *_besides(shape, work, machine, work.batch, 1)))
+
+
+def _measured(tokens: int, parts: dict[str, tuple[float, str]], costs: Costs) -> Phase:
+    """Seconds and formulas by name; the band is what calibration itself was off, at least 10 %."""
+    off = max(costs.spread, LEAST)
+    terms = [
+        Term(name, Band(seconds * (1 - off), seconds, seconds * (1 + off)), "measured", text)
+        for name, (seconds, text) in parts.items()
+    ]
+    return Phase(tokens, tuple(terms))
 
 
 def _texts(work: Work) -> str:

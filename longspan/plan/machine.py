@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from longspan.plan.costs import Costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +15,7 @@ class Machine:
     it. flops: multiplications and additions a second, of dense matrices of 16-bit numbers; flops8: of 8-bit ones. link:
     bytes per second between two devices. step: seconds that a step takes whatever it does (launches, Python); layer:
     seconds of each layer in it. source: where the figures are from; measured: whether on this very machine.
-    kind: of the devices.
+    kind: of the devices. costs: of our own engine there, where it was calibrated; they take the place of all speeds.
     """
 
     name: str
@@ -27,3 +30,4 @@ class Machine:
     source: str = ""
     measured: bool = False
     kind: Literal["gpu", "cpu"] = "gpu"
+    costs: Costs | None = None

@@ -10,9 +10,9 @@ import pytest
 
 from longspan import __version__
 from longspan.cli import say
-from longspan.cli.doctor import processor
 from longspan.cli.model import describe
 from longspan.kernels import BACKENDS, cpu
+from longspan.plan.here import processor
 from longspan.rope import METHODS, LongRope, Yarn
 
 

@@ -1,0 +1,252 @@
+"""What the time of our own engine on a CPU is made of: amounts of work, each with a cost that calibration measures.
+
+A step of R rows is the model's body (all but attention), the attention of each layer, and what is tidied afterwards. An
+amount is a number of calls, of numbers read or of products, counted alike here and where costs are fitted. Groups:
+
+    body.few, body.many       all but attention, for up to 16 rows and for more
+    pages.few, pages.many     attention over all pages, by compiled kernels, for up to 8 rows and for more
+    lanes.few, lanes.many     attention over what eviction left, in torch
+    select.few, select.many   attention over few pages: of a token that answers, of rows that are only read
+    asked                     rows that choose their pages
+    evict, seal, summarise    what happens at multiples of the interval
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from longspan.plan import counts
+from longspan.plan.counts import Reach
+from longspan.plan.shape import Shape
+from longspan.plan.work import Work
+
+ROWS = 16
+"""Rows up to which the body is multiplied by compiled kernels (`kernels.cpu.linear.FEW`)."""
+FEW = 8
+"""Rows up to which attention reads pages where they lie (`kernels.paged.FEW`)."""
+ASKED = 128
+"""Last tokens of a prompt that are taken for its question (`engine.schedule.ASKED`)."""
+TOGETHER = 4
+"""Of these, how many are attended at a time (`attention.select.TOGETHER`)."""
+SCORED = 64
+"""And how many are scored at a time (`attention.select.SCORED`)."""
+
+Amounts = dict[tuple[str, str], float]
+"""(group, what is counted) → how much."""
+Rates = Mapping[str, Mapping[str, float]]
+"""group → what is counted → seconds of one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """Steps of one text: text positions of their first rows, and how many rows each has; [n] both."""
+
+    first: np.ndarray
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, tokens: int, size: int) -> Steps:
+        first = np.arange(0, tokens, size)
+        return cls(first, np.minimum(tokens - first, size))
+
+
+def stored(work: Work) -> str:
+    """The name of the costs of pages as they are stored; formats that kernels do not read are taken as int8."""
+    if work.format is None:
+        return "dense"
+    return work.format.coded or "int8"
+
+
+def bits(work: Work) -> str:
+    return {8: "int8", 4: "int4"}.get(work.weights, "plain")
+
+
+def reading(shape: Shape, work: Work, steps: Steps) -> Amounts:
+    """The amounts of reading one text in these steps, its question included."""
+    found = body(shape, work, steps.rows)
+    for reach, count in counts.reaches(shape, work).items():
+        for group, amounts in _layer(reach, work, steps):
+            for name, much in amounts.items():
+                found[group, name] = found.get((group, name), 0.0) + count * float(np.sum(much))
+    return found
+
+
+def answering(shape: Shape, work: Work, tokens: int, since: int) -> Amounts:
+    """The amounts of a step that generates a token of each text, with so many tokens cached, `since` of them
+    generated: the mean of steps that look for pages and that do not, and of those after which something is tidied."""
+    found = body(shape, work, np.array([work.batch]))
+    form, every = stored(work), counts.interval(work) or 1
+    for reach, count in counts.reaches(shape, work).items():
+        for key, much in _answer(reach, work, tokens, since).items():
+            found[key] = found.get(key, 0.0) + count * much
+    for (group, name), much in list(found.items()):
+        if group in (f"evict.{form}", f"seal.{form}", "summarise"):
+            found[group, name] = much / every
+    return found
+
+
+def body(shape: Shape, work: Work, rows: np.ndarray) -> Amounts:
+    """All but attention. byte: of weights that are read, those of the output head too, which gives logits of one row of
+    every step; flop: of products; number: of activations that are read or written; open: weights that are opened."""
+    few, kind = rows <= ROWS, bits(work)
+    parameters, many = counts.linear_parameters(shape), rows[~few]
+    head = counts.head_parameters(shape) * (shape.element if work.weights < 8 else work.weights / 8)
+    layers, found = len(shape.layers), defaultdict[tuple[str, str], float](float)
+    found["body.few", "step"] = int(few.sum())
+    found["body.few", "layer"] = int(few.sum()) * layers
+    found["body.few", f"byte.{kind}"] = float(few.sum()) * counts.weight_bytes(parameters, work)
+    found["body.few", f"byte.{'int8' if work.weights == 8 else 'plain'}"] += len(rows) * head
+    found["body.many", "layer"] = len(many) * layers
+    found["body.many", "weight"] = len(many) * parameters
+    found["body.many", "flop"] = 2.0 * parameters * int(many.sum())
+    found["body.many", "number"] = float(many.sum()) * layers * (10 * shape.hidden + 5 * shape.intermediate)
+    if kind != "plain":
+        found["body.many", f"open.{kind}"] = len(many) * parameters
+    return found
+
+
+def _layer(reach: Reach, work: Work, steps: Steps) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Groups of one layer while a text is read, with amounts [n] of each step."""
+    if reach.layer.kind == "linear" or not len(steps.rows):
+        return
+    layer, form, (first, rows) = reach.layer, stored(work), (steps.first, steps.rows)
+    heads, lanes, dim = layer.heads, layer.kv_heads, (layer.qk_dim + layer.v_dim) / 2
+    every = counts.interval(work)
+    whole = layer.kind in ("full", "latent")
+    if not whole or (work.evict is None and work.select is None):
+        few = rows <= FEW
+        for group, some in ((f"pages.few.{form}", few), (f"pages.many.{form}", ~few)):
+            yield group, pages(first[some], rows[some], layer.window, heads, lanes, dim)
+    elif work.evict is not None:
+        held = first if reach.reading is None else np.minimum(first, reach.reading - (every or 0) // 2)
+        yield f"lanes.many.{form}", gathered(rows, held + rows, heads, lanes, dim)
+        yield f"evict.{form}", tidied(held + rows, lanes, dim)
+    else:
+        yield from _selecting(reach, work, steps)
+    if every is not None and work.evict is None:
+        filled = (first + rows) // every > first // every
+        sealed = np.where(filled, every * lanes * dim, 0)
+        if work.format is not None:
+            yield f"seal.{form}", {"layer": filled, "number": sealed}
+        if work.select is not None and whole:
+            yield "summarise", {"layer": filled, "number": sealed}
+
+
+def pages(
+    first: np.ndarray, rows: np.ndarray, window: int | None, heads: int, lanes: int, dim: float
+) -> dict[str, np.ndarray]:
+    """Attention over pages. read: numbers of keys; pair: products of a query and a key; exp: scores; row: numbers of
+    queries."""
+    past = first if window is None else np.minimum(first, window)
+    pairs = rows * past + rows * (rows + 1) // 2
+    if window is not None:
+        pairs = np.minimum(pairs, rows * window)
+    read = (past + rows) * lanes * dim
+    return {
+        "layer": np.ones_like(rows),
+        "read": read,
+        "pair": pairs * heads * dim,
+        "exp": pairs * heads,
+        "row": rows * heads * dim,
+    }
+
+
+def gathered(rows: np.ndarray, slots: np.ndarray, heads: int, lanes: int, dim: float) -> dict[str, np.ndarray]:
+    """Attention over slots of lanes that are gathered first."""
+    return {
+        "layer": np.ones_like(rows),
+        "gather": slots * lanes * dim,
+        "score": rows * heads * slots,
+        "product": rows * heads * slots * dim,
+    }
+
+
+def tidied(slots: np.ndarray, lanes: int, dim: float) -> dict[str, np.ndarray]:
+    """An eviction."""
+    return {"layer": np.ones_like(slots), "lane": np.full_like(slots, lanes), "slot": slots * lanes * dim}
+
+
+def _selecting(reach: Reach, work: Work, steps: Steps) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    layer, form, page, select = reach.layer, stored(work), work.page, work.select
+    assert select is not None
+    heads, lanes, dim = layer.heads, layer.kv_heads, (layer.qk_dim + layer.v_dim) / 2
+    end = int(steps.first[-1] + steps.rows[-1])
+    plain = np.ones_like(steps.rows, dtype=bool)
+    always, pages = reach.scans or 0, select.pages or 0
+    begin = max(end - ASKED, 0) if select.reading == "window" else 0
+    old = np.maximum((steps.first + steps.rows) // page - always, 0)
+    asking = np.minimum(np.maximum(steps.first + steps.rows - begin, 0), steps.rows) * (old > 0)
+    read = steps.rows - asking
+    plain = read > 0
+    held = np.minimum(-(-(steps.first + steps.rows) // page), always) * page
+    parts = -(-read // page) * plain
+    yield (
+        f"select.many.{form}",
+        {
+            "part": parts,
+            "gather": parts * held * lanes * dim,
+            "score": read * heads * held,
+            "product": read * heads * held * dim,
+        },
+    )
+    yield f"asked.{form}", asked(asking, old, always + pages, page, heads, lanes, dim)
+
+
+def asked(
+    rows: np.ndarray, old: np.ndarray, chosen: int, page: int, heads: int, lanes: int, dim: float
+) -> dict[str, np.ndarray]:
+    """Rows that choose among `old` pages and read `chosen`."""
+    slots = np.minimum(chosen, old + chosen) * page
+    return {
+        "part": -(-rows // TOGETHER),
+        "gather": rows * slots * lanes * dim,
+        "open": -(-rows // SCORED) * old * lanes * dim,
+        "scan": rows * old * heads * dim,
+    }
+
+
+def _answer(reach: Reach, work: Work, tokens: int, since: int) -> Amounts:
+    """Of one layer, for one step; what is tidied as if every step did it."""
+    layer, form, batch = reach.layer, stored(work), work.batch
+    heads, lanes, dim = layer.heads, layer.kv_heads, (layer.qk_dim + layer.v_dim) / 2
+    one, at, found = np.ones(1, dtype=np.int64), np.array([tokens]), defaultdict[tuple[str, str], float](float)
+    every = counts.interval(work) or 0
+
+    def add(group: str, amounts: Mapping[str, np.ndarray], times: float = 1.0, once: tuple[str, ...] = ()) -> None:
+        for name, much in amounts.items():
+            found[group, name] += float(much[0]) * (1.0 if name in once else times)
+
+    if layer.kind in ("sliding", "chunked") or (layer.kind != "linear" and work.evict is None and work.select is None):
+        add(f"pages.few.{form}", pages(at, one, layer.window, heads, lanes, dim), batch, ("layer",))
+    elif layer.kind == "linear":
+        return found
+    elif work.evict is not None:
+        held = np.minimum(at, (reach.answering or tokens) - every // 2 + min(since, every // 2))
+        add(f"lanes.few.{form}", gathered(one, held, heads, lanes, dim), batch)
+        add(f"evict.{form}", tidied(held, lanes, dim), batch)
+    else:
+        select = work.select
+        assert select is not None
+        always = reach.scans or 0
+        held = np.minimum(-(-at // work.page), always + (select.pages or 0)) * work.page
+        add(f"select.few.{form}", pages(held, one, None, heads, lanes, dim), batch)
+        old = np.maximum(at // work.page - always, 0)
+        looks = asked(one * (old > 0), old, always + (select.pages or 0), work.page, heads, lanes, dim)
+        add(f"asked.{form}", looks, batch / select.hold)
+        add("summarise", {"layer": one, "number": one * every * lanes * dim}, batch)
+    if work.format is not None and work.evict is None:
+        add(f"seal.{form}", {"layer": one, "number": one * every * lanes * dim}, batch)
+    return found
+
+
+def seconds(amounts: Amounts, rates: Rates) -> dict[str, float]:
+    """Of each group. Raises KeyError for a group that has no costs; an amount without a cost costs nothing."""
+    found: dict[str, float] = {}
+    for (group, name), much in amounts.items():
+        if much:
+            found[group] = found.get(group, 0.0) + much * rates[group].get(name, 0.0)
+    return found
