@@ -133,3 +133,6 @@ REFUSED = {
     "some of its layers attend to images": "mllama",
 }
 """Families that are known and not counted, by the reason."""
+
+LAYERED: dict[str, float] = {"gemma3_text": 10_000.0, "gemma4_text": 10_000.0, "olmo3": 0.0}
+"""Families with a rope block for each kind of layer: theta of those with a window, 0 where it is the others' too."""
