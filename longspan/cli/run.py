@@ -123,9 +123,21 @@ def run(
     if any(output.finish_reason == "memory" for output in answers.outputs):
         warnings.warn("an answer was cut off, the KV cache is full; raise --memory or shorten the text", stacklevel=2)
     if json:
-        say.dump(_report(model, llm, asked, answers) | {"warnings": say.notes(context).texts})
+        told = {"predicted": predicted(llm, answers, resumed=resume is not None)}
+        say.dump(_report(model, llm, asked, answers) | told | {"warnings": say.notes(context).texts})
     else:
         say.note(figures(llm, answers))
+
+
+def predicted(llm: LLM, answers: Answers, resumed: bool) -> dict[str, Any]:
+    """What a calibration of this machine says of the longest answer and of the text before it; None each, and why,
+    where it says nothing."""
+    from longspan.engine.foretell import NOTHING, foretell
+
+    if resumed:
+        return {**NOTHING, "why_none": "the text was read before"}
+    new = max(output.tokens_out for output in answers.outputs)
+    return foretell(llm, answers.tokens_in + new, new)
 
 
 def longest(model: str | None, text: str, asked: list[str]) -> int:

@@ -41,6 +41,7 @@ class Calibration:
             flops=self.flops,
             source=f"measured on {self.taken[:10]}",
             measured=True,
+            kind="cpu",
             costs=self.costs,
         )
 

@@ -51,10 +51,12 @@ class Costs:
     def named(self, amounts: Amounts) -> dict[str, tuple[float, str]]:
         found: dict[str, tuple[float, str]] = {}
         for (group, what), much in amounts.items():
+            if not much:
+                continue
             if group not in self.rates:
                 raise UsageError(f"calibration: it has no costs of {group}; run longspan plan --calibrate again")
             rate = self.rates[group].get(what, 0.0)
-            if not much or not rate:
+            if not rate:
                 continue
             name = NAMES[group.partition(".")[0]]
             before, text = found.get(name, (0.0, ""))

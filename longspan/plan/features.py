@@ -35,6 +35,9 @@ TOGETHER = 4
 SCORED = 64
 """And how many are scored at a time (`attention.select.SCORED`)."""
 
+FORMS = "dense", "int8", "int4"
+"""Forms of pages that costs are known of."""
+
 Amounts = dict[tuple[str, str], float]
 """(group, what is counted) → how much."""
 Rates = Mapping[str, Mapping[str, float]]
@@ -53,6 +56,11 @@ class Steps:
         first = np.arange(0, tokens, size)
         return cls(first, np.minimum(tokens - first, size))
 
+    @classmethod
+    def at(cls, first: int, rows: int) -> Steps:
+        """One step."""
+        return cls(np.array([first]), np.array([rows]))
+
 
 def stored(work: Work) -> str:
     """The name of the costs of pages as they are stored; formats that kernels do not read are taken as int8."""
@@ -65,11 +73,11 @@ def bits(work: Work) -> str:
     return {8: "int8", 4: "int4"}.get(work.weights, "plain")
 
 
-def reading(shape: Shape, work: Work, steps: Steps) -> Amounts:
-    """The amounts of reading one text in these steps, its question included."""
+def reading(shape: Shape, work: Work, steps: Steps, question: int = ASKED) -> Amounts:
+    """The amounts of reading one text in these steps, the last `question` tokens of which ask."""
     found = body(shape, work, steps.rows)
     for reach, count in counts.reaches(shape, work).items():
-        for group, amounts in _layer(reach, work, steps):
+        for group, amounts in _layer(reach, work, steps, question):
             for name, much in amounts.items():
                 found[group, name] = found.get((group, name), 0.0) + count * float(np.sum(much))
     return found
@@ -109,7 +117,7 @@ def body(shape: Shape, work: Work, rows: np.ndarray) -> Amounts:
     return found
 
 
-def _layer(reach: Reach, work: Work, steps: Steps) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+def _layer(reach: Reach, work: Work, steps: Steps, question: int) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Groups of one layer while a text is read, with amounts [n] of each step."""
     if reach.layer.kind == "linear" or not len(steps.rows):
         return
@@ -126,7 +134,7 @@ def _layer(reach: Reach, work: Work, steps: Steps) -> Iterator[tuple[str, dict[s
         yield f"lanes.many.{form}", gathered(rows, held + rows, heads, lanes, dim)
         yield f"evict.{form}", tidied(held + rows, lanes, dim)
     else:
-        yield from _selecting(reach, work, steps)
+        yield from _selecting(reach, work, steps, question)
     if every is not None and work.evict is None:
         filled = (first + rows) // every > first // every
         sealed = np.where(filled, every * lanes * dim, 0)
@@ -170,14 +178,14 @@ def tidied(slots: np.ndarray, lanes: int, dim: float) -> dict[str, np.ndarray]:
     return {"layer": np.ones_like(slots), "lane": np.full_like(slots, lanes), "slot": slots * lanes * dim}
 
 
-def _selecting(reach: Reach, work: Work, steps: Steps) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+def _selecting(reach: Reach, work: Work, steps: Steps, question: int) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     layer, form, page, select = reach.layer, stored(work), work.page, work.select
     assert select is not None
     heads, lanes, dim = layer.heads, layer.kv_heads, (layer.qk_dim + layer.v_dim) / 2
     end = int(steps.first[-1] + steps.rows[-1])
     plain = np.ones_like(steps.rows, dtype=bool)
     always, pages = reach.scans or 0, select.pages or 0
-    begin = max(end - ASKED, 0) if select.reading == "window" else 0
+    begin = max(end - question, 0) if select.reading == "window" else 0
     old = np.maximum((steps.first + steps.rows) // page - always, 0)
     asking = np.minimum(np.maximum(steps.first + steps.rows - begin, 0), steps.rows) * (old > 0)
     read = steps.rows - asking
@@ -204,6 +212,7 @@ def asked(
     return {
         "part": -(-rows // TOGETHER),
         "gather": rows * slots * lanes * dim,
+        "product": rows * slots * heads * dim,
         "open": -(-rows // SCORED) * old * lanes * dim,
         "scan": rows * old * heads * dim,
     }

@@ -1,0 +1,192 @@
+"""What this machine takes for each amount of work of our engine (`longspan.plan.features`), measured within a minute.
+
+Small models of random weights run through the engine as any model does: bodies apart from attention, attention over
+caches of several lengths in every format, what eviction and selection do. The costs are fitted to their steps.
+"""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import torch
+
+from longspan.bench import fit, held, machine, shapes
+from longspan.bench.fit import Observation
+from longspan.bench.probes import Bench, Probe, Took, options
+from longspan.cache.eviction import POLICIES
+from longspan.cache.formats import FORMATS
+from longspan.cache.summaries import SELECTIONS
+from longspan.plan import features
+from longspan.plan.calibration import Calibration
+from longspan.plan.costs import Costs
+from longspan.plan.features import Steps
+from longspan.plan.here import identity
+from longspan.plan.work import Work
+from longspan.spec import parse
+
+BODIES = Probe("narrow", 8, 512, 1536, 8, 2, 64), Probe("wide", 3, 1536, 5120, 12, 4, 128)
+ATTENTION = Probe("grouped", 4, 256, 256, 8, 2, 64), Probe("plain", 2, 256, 256, 6, 6, 128)
+
+FAR = {"grouped": 49_152, "plain": 16_384}
+"""Tokens whose keys and values are far more than the processor's caches hold."""
+TIDY = "evict", "seal", "summarise"
+
+Told = Callable[[str, int, int], None]
+
+
+class Gathered:
+    """Times by group of costs."""
+
+    def __init__(self) -> None:
+        self.groups: dict[str, list[Observation]] = defaultdict(list)
+
+    def add(self, amounts: features.Amounts, seconds: float) -> None:
+        """Amounts of one group."""
+        groups = {group for (group, _), much in amounts.items() if much}
+        assert len(groups) == 1, f"amounts of {groups}"
+        if seconds > 0:
+            self.groups[groups.pop()].append(({name: much for (_, name), much in amounts.items()}, seconds))
+
+    def steps(self, probe: Probe, work: Work, took: list[Took], body: float, answers: bool = False) -> None:
+        """Steps that read or answer, beside a body that takes so long."""
+        for since, step in enumerate(took):
+            if answers:
+                amounts = features.answering(probe.shape(), work, step.first + 1, since)
+                wanted: tuple[str, ...] = ("pages.few", "lanes.few", "select.few")
+            else:
+                steps = Steps.at(step.first, step.rows)
+                amounts = features.reading(probe.shape(), work, steps, features.ASKED if step.asked else 0)
+                wanted = ("pages", "lanes", "select", "asked")
+                for name in TIDY:
+                    some = _only(amounts, (name,))
+                    if some:
+                        self.add(some, step.tidy)
+            some = _only(amounts, wanted)
+            if some:
+                self.add(some, step.forward - body)
+
+
+def _only(amounts: features.Amounts, groups: tuple[str, ...]) -> features.Amounts:
+    return {key: much for key, much in amounts.items() if key[0].startswith(groups) and much}
+
+
+def work_of(plan: str, weights: str = "stored") -> Work:
+    """The plan of a probe, as `probes.options` writes it, in the words of plans."""
+    given = options(plan)
+    return Work(
+        context=1,
+        new=0,
+        format=None if given["format"] == "dense" else parse(given["format"], FORMATS, "format"),
+        evict=parse(given["evict"], POLICIES, "evict") if "evict" in given else None,
+        select=parse(given["select"], SELECTIONS, "select") if "select" in given else None,
+        weights={"stored": 16, "int8": 8, "int4": 4}[weights],
+        group=0 if weights == "stored" else 64,
+    )
+
+
+def calibrate(told: Told = lambda what, done, total: None) -> Calibration:
+    """Measure this machine. told: called with what comes next, and how many of how many are done."""
+    began = time.perf_counter()
+    found = Gathered()
+    ways = [f"{form} {way}" for form in features.FORMS for way in ("-", "h2o:budget=2048", "landmark")]
+    parts = [(body, form) for body in BODIES for form in ("stored", "int8", "int4")]
+    total = len(parts) + len(ways) * len(ATTENTION) + 1
+    with tempfile.TemporaryDirectory(prefix="longspan-calibrate-") as made:
+        for probe in (*BODIES, *ATTENTION):
+            shapes.write(Path(made) / probe.name, probe.config())
+        done = 0
+        for probe, weights in parts:
+            told(f"layers of {probe.hidden} with weights {weights}", done, total)
+            bodies(found, probe, weights, Path(made))
+            done += 1
+        for probe in ATTENTION:
+            for plan in ways:
+                told(f"attention of {probe.heads} heads, {plan}", done, total)
+                attention(found, probe, plan, Path(made))
+                done += 1
+        told("memory", done, total)
+        memory = held.measure(Path(made) / ATTENTION[0].name)
+        limits = machine.Machine(torch.bfloat16, torch.device("cpu"), torch.get_num_threads()).limits()
+    rates, spread = fitted(found)
+    return Calibration(
+        identity=identity(),
+        taken=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        seconds=time.perf_counter() - began,
+        memory=psutil.virtual_memory().total,
+        bandwidth=limits.bytes_per_second,
+        flops=limits.flops_per_second,
+        costs=Costs(rates, spread, memory),
+    )
+
+
+def fitted(found: Gathered) -> tuple[dict[str, dict[str, float]], float]:
+    """The costs of each group, and the median of what they miss."""
+    rates, missed = {}, []
+    for group, observations in found.groups.items():
+        rates[group] = fit.costs(observations)
+        missed += [abs(x) for x in fit.off(observations, rates[group])]
+    return rates, statistics.median(missed)
+
+
+def bodies(found: Gathered, probe: Probe, weights: str, made: Path) -> None:
+    """All but attention."""
+    bench, work = Bench(made / probe.name, weights=weights), work_of("dense -", weights)
+    for rows, times in ((1, 12), (64, 2), (256, 3), (1024, 2), (2048, 2)):
+        seconds = statistics.median(bench.body(rows, times))
+        amounts = features.body(probe.shape(), work, Steps.at(0, rows).rows)
+        # the head's bytes are few, and belong to the other group where there are many rows
+        group = "body.few" if rows <= features.ROWS else "body.many"
+        found.add(_only(amounts, (group,)), seconds)
+
+
+def attention(found: Gathered, probe: Probe, plan: str, made: Path) -> None:
+    bench, work = Bench(made / probe.name, **options(plan)), work_of(plan)
+    warm = bench.text()
+    bench.read(warm, 64)
+    bench.answer(warm, 1)
+    bench.drop(warm)
+    body = {rows: statistics.median(bench.body(rows, 3)) for rows in (1, 32, 128, 256, 2048)}
+    text = bench.text()
+
+    def read(tokens: int, rows: int, asks: bool = False) -> None:
+        took = bench.read(text, tokens, rows, asks)
+        found.steps(probe, work, [step for step in took if step.rows == rows], body[rows])
+
+    def answer(steps: int) -> None:
+        found.steps(probe, work, bench.answer(text, steps)[1:], body[1], answers=True)
+
+    def fill(tokens: int) -> None:
+        bench.fill(text, tokens - len(text.ids))
+
+    if work.evict is not None:
+        read(512, 256)
+        answer(4)
+        bench.read(text, 1024 - len(text.ids))
+        read(2048, 256)
+        answer(5)
+    elif work.select is not None:
+        read(1536, 256)
+        read(128, 128, asks=True)
+        answer(5)
+        fill(6144)
+        read(32, 32, asks=True)
+        fill(16_384)
+        read(256, 256)
+        read(128, 128, asks=True)
+        answer(5)
+    else:
+        read(512, 256)
+        answer(4)
+        for tokens, steps in ((4096, 2), (FAR[probe.name], 2)):
+            fill(tokens)
+            read(steps * 256, 256)
+            if work.format is None:
+                read(2048, 2048)
+            answer(7)

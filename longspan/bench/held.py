@@ -1,0 +1,34 @@
+"""Memory that a process holds besides its model, measured in one of its own: `python -m longspan.bench.held FOLDER`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from longspan.errors import LongspanError
+
+
+def measure(folder: Path) -> int:
+    """Bytes that a process holds once it has read and answered with the tiny model in `folder`, without that model."""
+    done = subprocess.run(
+        [sys.executable, "-m", "longspan.bench.held", str(folder)], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        raise LongspanError(f"calibration: the process that measures memory ended with {done.returncode}")
+    return int(json.loads(done.stdout.splitlines()[-1])["bytes"])
+
+
+def main() -> None:
+    from longspan.engine.llm import LLM
+    from longspan.engine.memory import peak_rss
+
+    llm = LLM(sys.argv[1])
+    model = sum(x.nbytes for x in llm.scheduler.forward.model.parameters())  # type: ignore[attr-defined]
+    llm.generate([1] * 64, max_new_tokens=4, ignore_eos=True)
+    print(json.dumps({"bytes": peak_rss() - model - llm.pool.peak_bytes}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

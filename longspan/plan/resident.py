@@ -1,0 +1,82 @@
+"""The peak of what our engine's process holds of a CPU's memory: counted, but for what was measured of this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from longspan.errors import UsageError
+from longspan.plan import counts
+from longspan.plan.machine import Machine
+from longspan.plan.memory import memory
+from longspan.plan.shape import Layer, Shape
+from longspan.plan.work import Work
+
+ROWS = 128
+"""Queries whose scores over gathered slots are formed at a time (`kernels.slots.ROWS`)."""
+TOGETHER = 4
+"""Queries that choose pages for themselves, of which each gathers its own (`attention.select.TOGETHER`)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """name; bytes; formula: how they come about."""
+
+    name: str
+    bytes: int
+    formula: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resident:
+    parts: tuple[Held, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(part.bytes for part in self.parts)
+
+
+def resident(shape: Shape, work: Work, machine: Machine) -> Resident:
+    """The peak of a process that reads and answers under the plan. Raises UsageError for a machine that was not
+    calibrated."""
+    if machine.costs is None:
+        raise UsageError(f"resident memory: {machine.name} was not measured; run longspan plan --calibrate")
+    planned = memory(shape, work)
+    weights = planned.part("weights")
+    rows = max(1, min(counts.step(work), work.context - work.new))
+    parts = [
+        Held("process", machine.costs.base, "Python with torch, transformers and longspan, as measured"),
+        Held("weights", 0 if weights is None else weights.bytes, "" if weights is None else weights.formula),
+        Held("cache", planned.cache, "keys and values, summaries and notes, at their most"),
+        _body(shape, work, rows),
+        max((_attention(layer, work, rows, reach) for layer, reach in _seen(shape, work)), key=lambda one: one.bytes),
+    ]
+    return Resident(tuple(parts))
+
+
+def _seen(shape: Shape, work: Work) -> list[tuple[Layer, int | None]]:
+    return [(reach.layer, reach.reading) for reach in counts.reaches(shape, work)]
+
+
+def _body(shape: Shape, work: Work, rows: int) -> Held:
+    """An MLP at its widest: the residual stream and its norm, gate and up, and their product."""
+    size = rows * work.element * (3 * shape.hidden + 3 * shape.intermediate)
+    text = f"{rows:,} rows × {work.element} bytes × (3 × {shape.hidden:,} + 3 × {shape.intermediate:,})"
+    return Held("activations", size, text)
+
+
+def _attention(layer: Layer, work: Work, rows: int, seen: int | None) -> Held:
+    """Queries and outputs in float32; where slots are gathered, their keys and values twice over, and scores."""
+    heads, lanes, dim = layer.heads, layer.kv_heads, max(layer.qk_dim, layer.v_dim)
+    plain = rows * heads * dim * (2 * 4 + work.element)
+    text = f"{rows:,} rows × {heads} heads × {dim} × {8 + work.element} bytes"
+    if layer.kind in ("sliding", "chunked", "linear") or (work.evict is None and work.select is None):
+        return Held("attention", plain, text)
+    slots = work.context if seen is None else min(work.context, seen + rows)
+    many = min(rows, ROWS if work.select is None else work.page)
+    gathered = lanes * slots * dim * (2 * work.element + 4 * 4) + heads * many * slots * (4 + 1)
+    text += f" + {slots:,} slots × ({lanes} lanes × {dim} × {2 * work.element + 16} bytes + {heads} × {many} × 5)"
+    if work.select is not None and work.select.pages is not None:
+        chosen = min(work.context, slots + work.select.pages * work.page)
+        asked = TOGETHER * lanes * chosen * dim * (2 * work.element + 4 * 4)
+        gathered = max(gathered, asked)
+    return Held("attention", plain + gathered, text)
