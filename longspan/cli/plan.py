@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from longspan.plan.report import Case
 
 ASKED = "Questions, for costs: "
+PRICED = "price", "corpus", "questions", "updates", "attribution"
+"""Options that ask for costs."""
 Model = Annotated[
     str | None,
     typer.Argument(
@@ -36,7 +38,9 @@ def plan(
     context: Annotated[
         str | None, text("TOKENS", "Text and answer, as in 4096, 128K or 1M. [default: the trained length]")
     ] = None,
-    new: Annotated[int, text("TOKENS", "Of these, tokens of the answer.")] = 256,
+    new: Annotated[
+        int | None, text("TOKENS", "Of these, tokens of the answer. [default: 256, at most half of the context]")
+    ] = None,
     batch: Annotated[int, text("N", "Texts at once.")] = 1,
     hardware: Annotated[
         str | None,
@@ -66,8 +70,8 @@ def plan(
     ] = None,
     price: Annotated[float | None, text("DOLLARS", ASKED + "of an hour of one device.")] = None,
     corpus: Annotated[str | None, text("TOKENS", ASKED + "all that they may be about. [default: the context]")] = None,
-    questions: Annotated[float, text("N", ASKED + "how many a day.")] = 100.0,
-    updates: Annotated[float, text("N", ASKED + "changes of the corpus a day.")] = 1.0,
+    questions: Annotated[float | None, text("N", ASKED + "how many a day. [default: 100]")] = None,
+    updates: Annotated[float | None, text("N", ASKED + "changes of the corpus a day. [default: 1]")] = None,
     attribution: Annotated[
         bool, typer.Option("--attribution", help=ASKED + "answers must say which passage they are from.")
     ] = False,
@@ -113,13 +117,12 @@ def plan(
         here.measured()
     if model is None:
         raise UsageError("model: name one, as in longspan plan llama-3.1-8b --context 128K --hardware h100")
-    if (rate is None) != (ttft is None) and rate is not None:
-        raise UsageError("rate: give --ttft too: how many devices depends on how long a first token may take")
+    _consistent(given)
     others = dict(compared(settings, words) for words in compare or ())
     first = settings.case()
     reports = {label(settings): _whole(first, given)}
     for words, other in others.items():
-        reports[words] = _report(other.case(), explain=explain)
+        reports[words] = _report(other.case())
     if plot is not None:
         from longspan.cli.plan_plot import draw
 
@@ -138,7 +141,24 @@ def plan(
         raise typer.Exit(3)
 
 
-def _report(case: Case, explain: bool) -> dict[str, Any]:
+ALONE = ("task", "quality", *PRICED, "lengths", "rate", "ttft", "export", "explain")
+"""Options whose answers have no column where plans stand side by side."""
+
+
+def _consistent(given: dict[str, Any]) -> None:
+    """Raises UsageError for options that contradict each other, or of which one would be ignored."""
+    if given["rate"] is not None and given["ttft"] is None:
+        raise UsageError("rate: give --ttft too: how many devices depends on how long a first token may take")
+    priced = any(given[name] not in (None, False) for name in PRICED)
+    if given["ttft"] is not None and given["rate"] is None and not priced:
+        raise UsageError("ttft: give --rate, or --price for what questions cost: nothing else depends on it")
+    if given["compare"]:
+        extra = [name for name in ALONE if given[name] not in (None, False)]
+        if extra:
+            raise UsageError(f"--compare: side by side nothing is said of --{extra[0]}; leave it out, or --compare")
+
+
+def _report(case: Case) -> dict[str, Any]:
     from longspan.plan.asked import nearest_part
     from longspan.plan.report import report
 
@@ -159,7 +179,7 @@ def _whole(case: Case, given: dict[str, Any]) -> dict[str, Any]:
     mix = None if given["lengths"] is None else Mix.parse(given["lengths"])
     if mix is None and given["rate"] is not None:
         mix = Mix.parse(str(case.work.context - case.work.new))
-    made = _report(case, given["explain"])
+    made = _report(case)
     if task is not None:
         made["task"] = asked.task_part(case, task)
     if given["quality"] is not None:
@@ -180,12 +200,13 @@ def _use(case: Case, given: dict[str, Any]) -> Use | None:
     from longspan.plan.cost import Use
     from longspan.plan.mix import tokens
 
-    if given["price"] is None and given["corpus"] is None and not given["attribution"]:
+    if all(given[name] in (None, False) for name in PRICED):
         return None
     corpus = case.work.context - case.work.new if given["corpus"] is None else tokens(given["corpus"], "corpus")
     devices = 1 if case.machine is None else case.machine.devices
     price = None if given["price"] is None else given["price"] * devices
-    return Use(corpus, given["questions"], given["updates"], given["attribution"], given["ttft"], price)
+    rates = {name: given[name] for name in ("questions", "updates") if given[name] is not None}
+    return Use(corpus, **rates, attribution=given["attribution"], ttft=given["ttft"], price=price)
 
 
 def _tell(report: dict[str, Any]) -> None:

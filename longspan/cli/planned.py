@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 ELEMENTS = {"auto": 0, "float32": 4, "bfloat16": 2, "float16": 2}
 HERE = "this"
+ANSWER = 256
+"""Tokens of an answer, where nothing is said; at most half of the context."""
 SLACK = 0.005
 """Of a model's parameters, by which those that its config comes to may differ from those that its files hold."""
 _NUMBERS = {"BF16", "F16", "F32", "F64"}
@@ -29,7 +31,7 @@ class Settings:
 
     model: str
     context: str | None = None
-    new: int = 256
+    new: int | None = None
     batch: int = 1
     hardware: str | None = None
     memory: str | None = None
@@ -52,10 +54,10 @@ class Settings:
         from longspan.plan.report import Case
         from longspan.plan.work import Work
 
-        for name in ("new", "batch", "chunk"):
-            least = 0 if name == "new" else 1
-            if getattr(self, name) < least:
-                raise UsageError(f"--{name}: {getattr(self, name)}; give {least} or more")
+        for name, least in (("new", 0), ("batch", 1), ("chunk", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{name}: {value}; give {least} or more")
         if self.page not in PAGE_SIZES:
             raise UsageError(f"page: {self.page} tokens; choose one of {', '.join(map(str, PAGE_SIZES))}")
         if self.dtype not in ELEMENTS:
@@ -67,15 +69,16 @@ class Settings:
         machine = machine_of(self.hardware) if self.hardware is not None or limit is None else None
         shape = shape_of(self.model)
         context = shape.trained if context is None else context
-        if context <= self.new:
+        new = min(ANSWER, context // 2) if self.new is None else self.new
+        if context <= new:
             raise UsageError(
-                f"--new: {self.new:,} tokens of an answer in a context of {context:,}, which holds the prompt too; "
+                f"--new: {new:,} tokens of an answer in a context of {context:,}, which holds the prompt too; "
                 ""
                 "give fewer, or more --context"
             )
         work = Work(
             context=context,
-            new=self.new,
+            new=new,
             batch=self.batch,
             format=plan.format if self.format else None,
             evict=plan.evict,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 from collections.abc import Callable
 
 import numpy as np
@@ -78,26 +79,21 @@ def queue(
     keeps
     one of the `slots` of its server, from its start on; None: no limit of slots.
     """
-    free = [0.0] * servers
-    held: list[list[float]] = [[] for _ in range(servers)]
+    ready = [(0.0, 0.0, server) for server in range(servers)]  # with a slot; done computing; who
+    held: list[list[float]] = [[] for _ in range(servers)]  # the last ends, as many as there are slots
     waits, short = np.empty(len(arrivals)), np.zeros(len(arrivals), dtype=bool)
     for i, (at, work) in enumerate(zip(arrivals.tolist(), busy.tolist(), strict=True)):
-        best, start, lack = 0, np.inf, False
-        for server in range(servers):
-            ready = max(at, free[server])
-            open_at = ready
-            if hold is not None and len(held[server]) >= slots:
-                held[server] = [end for end in held[server] if end > ready]
-                if len(held[server]) >= slots:
-                    open_at = sorted(held[server])[len(held[server]) - slots]
-            if open_at < start:
-                best, start, lack = server, open_at, open_at > ready
-            if start == at:
-                break
-        free[best] = start + work
+        open_at, done, server = heapq.heappop(ready)
+        start = max(at, open_at)
+        waits[i], short[i] = start - at, start > max(at, done)
+        done = open_at = start + work
         if hold is not None:
-            held[best].append(start + float(hold[i]))
-        waits[i], short[i] = start - at, lack
+            heapq.heappush(held[server], start + float(hold[i]))
+            if len(held[server]) > slots:
+                heapq.heappop(held[server])
+            if len(held[server]) == slots:
+                open_at = max(done, held[server][0])
+        heapq.heappush(ready, (open_at, done, server))
     return waits, short
 
 

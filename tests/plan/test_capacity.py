@@ -55,6 +55,13 @@ def test_one_slot_is_one_server():
     assert not none.any()
 
 
+def test_a_full_server_waits_for_the_first_that_ends():
+    # two slots of ten seconds, computing takes one: the third begins when the first ends, the fourth a second later
+    waits, short = queue(np.zeros(4), np.ones(4), 1, np.full(4, 10.0), 2)
+    assert waits.tolist() == [0.0, 1.0, 10.0, 11.0]
+    assert short.tolist() == [False, False, True, False]  # the fourth waits for the third to be read
+
+
 FAST = Replica(prefill=lambda tokens: tokens / 10_000, step=lambda batch, length: 0.01, slots=64, devices=2)
 
 
