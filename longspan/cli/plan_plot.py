@@ -35,5 +35,6 @@ def draw(reports: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    figure.suptitle("dotted: what the device has")
+    if any(report["limit"] is not None for report in reports.values()):
+        figure.suptitle("dotted: what the device has")
     figure.savefig(path, dpi=150)
