@@ -104,6 +104,68 @@ class Layout:
                 size += self.kv_heads * (self.kept_bytes(kept, tokens) + self.note_slots(tokens) * self.note_bytes)
         return size
 
+    def peak(self, tokens: int, prompt: int, chunk: int) -> int:
+        """Bytes that a text alone takes at most: `prompt` of its `tokens` are read, `chunk` in a step, the others come
+        one by one. To the byte where that is known beforehand; it is not, and `bytes` holds, for layers with a window,
+        and where sealed pages lose tokens, or where a policy chooses pages too or waits for a question."""
+        if tokens <= 0:
+            return 0
+        unknown = self.sealed_bytes is not None or self.summary_bytes > 0 or self.waits or self.shared
+        size, rooms = 0, None
+        for number, window in enumerate(self.windows):
+            kept = None if self.kept is None else self.kept[number]
+            if kept is not None and not unknown:
+                rooms = rooms or self._rooms(tokens, prompt, chunk)
+                size += rooms[0][kept] * self.page_bytes + rooms[1] * self.page * self.note_bytes
+            elif kept is not None:
+                size += self.kept_bytes(kept, tokens) + self.note_slots(tokens) * self.note_bytes
+            elif window is not None or self.interval is None:
+                size += self.lane_bytes(window, tokens, 0, chunk)
+            else:
+                size += max(self._sealing(tokens), self._sealing(tokens // self.interval * self.interval))
+        return self.kv_heads * size
+
+    def _sealing(self, tokens: int) -> int:
+        """Of a lane of a layer without a window, just before it is tidied where it is due."""
+        assert self.interval is not None
+        pages, tidied = -(-tokens // self.page), (tokens - 1) // self.interval * self.interval // self.page - 1
+        done = max(tidied, 0)
+        if self.sealed_bytes is None:
+            return pages * self.page_bytes + self._summed(tokens) * self.summary_bytes
+        return done * self.sealed_bytes + (pages - done) * self.page_bytes + self._summed(tokens) * self.summary_bytes
+
+    def _summed(self, tokens: int) -> int:
+        """Pages that have a summary while the next ones are sealed."""
+        assert self.interval is not None
+        return max(tokens // self.interval * self.interval // self.page - 1, 0)
+
+    def _rooms(self, tokens: int, prompt: int, chunk: int) -> tuple[dict[int, int], int]:
+        """The most pages of a lane, by what it keeps, and for how many pages something is known of slots. All lanes
+        keep their tokens side by side, and have room for as many as the fullest."""
+        assert self.interval is not None
+        every = sorted({kept for kept in self.kept or () if kept is not None})
+        held, most = dict.fromkeys(every, 0), dict.fromkeys(every, 0)
+        cap, room, at = self.note_slots() // self.page, 0, 0
+        while at < tokens:
+            due = (at // self.interval + 1) * self.interval
+            if at < prompt:
+                due = min(due, prompt, at + chunk)
+            else:  # one by one: to where a lane's next page begins
+                due = min(due, tokens, at + min(self.page - held[kept] % self.page for kept in every))
+            for kept in every:
+                held[kept] += due - at
+                most[kept] = max(most[kept], -(-held[kept] // self.page))
+            columns = max(-(-held[kept] // self.page) for kept in every)
+            if columns > room:
+                room = max(min(room * 3 // 2, cap), columns)
+            at = due
+            if at % self.interval == 0 or at == prompt:
+                held = {kept: min(held[kept], kept) for kept in every}
+            end = prompt if at < prompt else tokens
+            if at % self.interval == 0 and at > every[-1] + 3 * self.interval and end - at > 2 * self.interval:
+                at += (end - at) // self.interval * self.interval - self.interval  # the same again and again
+        return most, room
+
     def kept_bytes(self, kept: int, tokens: int) -> int:
         """Of a lane that keeps `kept` tokens: these and what comes until the next eviction, a last page in part. Sealed
         pages have holes where tokens went: `most_sealed`."""

@@ -73,7 +73,6 @@ FAMILIES: dict[str, Family] = {
     "deepseek_v2": _DEEPSEEK,
     "deepseek_v3": _DEEPSEEK,
     "kimi_k2": _DEEPSEEK,
-    "mistral4": _DEEPSEEK,
     "llama4_text": Family(
         windows.chunked, mixtures.interleaved, qkv_bias=_BIAS, out_bias=_BIAS, dense="intermediate_size_mlp"
     ),
