@@ -23,7 +23,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibrate, "BODIES", (TINY,))
         patch.setattr(calibrate, "ATTENTION", (TINY,))
-        patch.setattr(calibrate, "FAR", {"tiny": 4608})
+        patch.setattr(calibrate, "FAR", {"tiny": 8192})
         patch.setattr(calibrate.machine, "BUFFER", 1 << 24)
         patch.setattr(calibrate.machine, "SIDE", 128)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
