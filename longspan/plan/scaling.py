@@ -86,6 +86,9 @@ def advise(shape: Shape, wanted: int) -> Scaling:
             "checkpoint", max(factor, 1.0), False, f"{shape.trained:,} tokens are claimed, with {how}", known
         )
     past = wanted / shape.trained
+    if not shape.theta:
+        why = f"positions are learned, {shape.trained:,} of them, and not rotated: no scaling reaches further"
+        return Scaling(None, factor, False, why, known, "another model, or retrieval")
     if not any(layer.kind in ("full", "latent") for layer in shape.layers):
         return Scaling(
             "checkpoint",

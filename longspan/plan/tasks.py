@@ -115,9 +115,12 @@ _SCORES: dict[str, tuple[float, ...]] = {
     "mistral-large": (96.2, 96.1, 95.1, 93.0, 78.8, 23.7),
     "phi-3-mini-128k": (92.2, 91.5, 90.7, 87.5, 80.6, 66.7),
     "phi-3-medium-128k": (93.3, 93.2, 91.1, 86.8, 78.6, 46.1),
-    "glm-4-9b": (94.7, 92.8, 92.1, 89.9, 86.7, 83.1),
+    "glm-4-9b-chat-1m": (94.7, 92.8, 92.1, 89.9, 86.7, 83.1),
     "yi-34b-200k": (93.3, 92.2, 91.3, 87.5, 83.2, 77.3),
     "command-r": (93.8, 93.3, 92.4, 89.5, 84.9, 76.0),
+    "command-r-08-2024": (94.7, 93.7, 93.1, 90.8, 86.6, 74.7),
+    "command-r-plus": (95.6, 95.2, 94.2, 92.0, 84.3, 63.1),
+    "command-r-plus-08-2024": (96.0, 95.1, 94.0, 92.4, 85.4, 64.6),
     "dbrx": (95.1, 93.8, 83.6, 63.1, 2.4, 0.0),
 }
 
@@ -125,7 +128,7 @@ _SCORES: dict[str, tuple[float, ...]] = {
 def scores(model: str) -> dict[int, float] | None:
     """RULER's scores of the instruction-tuned model by length; None: of a model that it does not list."""
     plain = re.sub(r"[^a-z0-9.]+", "-", model.rsplit("/", 1)[-1].lower())
-    plain = plain.replace("meta-", "").replace("llama3.1", "llama-3.1")
+    plain = plain.replace("meta-", "").replace("c4ai-", "").replace("llama3.1", "llama-3.1")
     found = [key for key in _SCORES if plain == key or plain.startswith(f"{key}-")]
     return dict(zip(LENGTHS, _SCORES[max(found, key=len)], strict=True)) if found else None
 

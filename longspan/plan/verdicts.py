@@ -236,8 +236,11 @@ def _range(least: int, most: int | None) -> str:
 VLLM = "https://docs.vllm.ai/en/stable/features/context_extension/"
 
 
-def vllm_ntk(shape: Shape, work: Work, machine: Machine | None = None) -> Verdict:
-    """vLLM scales positions as the config, or the overrides that are given, say; by itself it adds nothing."""
+def vllm_ntk(shape: Shape, work: Work, machine: Machine | None = None) -> Verdict | None:
+    """vLLM scales positions as the config, or the overrides that are given, say; by itself it adds nothing. None: none
+    are rotated."""
+    if not shape.theta:
+        return None
     kind = str(shape.rope.get("rope_type") or shape.rope.get("type") or "default")
     trained = shape.original or shape.trained
     factor = max(work.context / trained, 1.0) if trained else 1.0

@@ -93,6 +93,8 @@ def test_what_models_do_with_their_length():
     assert effective("mistral-7b-v0.1") is None
     assert scores("llama-3.1-8b")[131072] == 77.0
     assert scores("llama-3.1-80b") is None
+    assert scores("CohereForAI/c4ai-command-r-plus-08-2024")[65536] == 85.4
+    assert scores("command-r7b") is None
     assert THRESHOLD == 85.6
 
 
@@ -137,6 +139,13 @@ def test_scaling_beyond_a_checkpoints_own():
     assert advise(qwen, 262144).rope == "yarn:factor=8,original=32768"
     assert "not measured" in advise(qwen, 262144).why
     assert advise(qwen, 262145).rope is None
+
+
+def test_learned_positions_end():
+    learned = advise(by_hand.dense(theta=0.0, trained=1024), 4096)
+    assert learned.rope is None
+    assert "learned" in learned.why
+    assert "retrieval" in learned.plan
 
 
 def test_windows_alone_need_no_scaling():

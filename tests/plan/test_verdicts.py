@@ -103,6 +103,7 @@ def test_vllm_scales_nothing_by_itself():
     # base · (f·f − (f − 1))^(d/(d−2)), f = 2
     assert plain.numbers["vllm_base"] == pytest.approx(500000 * 3 ** (128 / 126))
     assert "base" not in verdict("vllm_ntk", work=Work(4096)).why
+    assert VERDICTS["vllm_ntk"](by_hand.dense(theta=0.0), Work(4096), None) is None
     told = verdict("vllm_ntk", by_hand.dense(rope={"rope_type": "dynamic", "factor": 2.0}))
     assert "declares 'dynamic'" in told.why
 
