@@ -20,6 +20,13 @@ LOOKUP = 0.05
 WIDE = 32_768
 """Tokens that are read where retrieval chooses and the model reads at length (hybrid)."""
 
+TWICE = 2.0
+"""A text that fits is read whole where that takes at most so many times the machine time of retrieval."""
+
+WHOLE = (
+    "read whole, texts are answered better on average than by retrieval, where there is machine time enough "
+    "(Self-Route, https://arxiv.org/abs/2407.16833)"
+)
 SELF_ROUTE = (
     "letting the model say when passages are not enough, and only then reading all, saved 65 % (Gemini-1.5-Pro) and "
     "39 % "
@@ -162,8 +169,7 @@ def choose(timing: Timing, use: Use, flops: float, task: Task | None = None, rea
         cheaper, times = _ratio(cheapest.seconds, rag.seconds)
         why.append(f"{cheapest.name} takes {times} {'less' if cheaper else 'more'} machine time a question than rag")
     best = _best(use, found, cheapest, scattered, reach)
-    if best in ("hybrid", "rag"):
-        why.append(SELF_ROUTE if best == "hybrid" else LONG_RAG)
+    why.append({"hybrid": SELF_ROUTE, "rag": LONG_RAG}.get(best, WHOLE))
     return Choice(best, tuple(why), found, even)
 
 
@@ -174,7 +180,7 @@ def _best(use: Use, found: dict[str, Way], long: Way | None, scattered: bool, re
         return "hybrid" if hybrid and (scattered or beyond or use.attribution) else "rag"
     if use.attribution:
         return "hybrid" if hybrid else "rag"
-    if long.seconds <= found["rag"].seconds or scattered:
+    if scattered or long.seconds <= TWICE * found["rag"].seconds:
         return long.name
     return "rag"
 

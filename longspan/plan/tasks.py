@@ -28,14 +28,13 @@ def prose(what: str, least: int, most: int) -> Part:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Task:
     """parts: what has to be in the context. rule: the range that teaching material gives, in tokens (most None: and
-    more). scattered: whether an answer may need any place of the text, so that text cannot be left out unread. lookup:
-    whether most answers stand in few passages, so that retrieving these can take the place of reading all."""
+    more). scattered: whether an answer may need any place of the text, so that no part can be left out
+    unread."""
 
     name: str
     parts: tuple[Part, ...]
     rule: tuple[int, int | None]
     scattered: bool
-    lookup: bool
 
     @property
     def least(self) -> int:
@@ -55,7 +54,6 @@ TASKS = {
             (prose("instructions", 100, 600), prose("10 to 20 turns", 2_000, 5_000)),
             (4 * _K, 8 * _K),
             scattered=False,
-            lookup=False,
         ),
         Task(
             "code-completion",
@@ -65,28 +63,24 @@ TASKS = {
             ),
             (8 * _K, 16 * _K),
             scattered=False,
-            lookup=True,
         ),
         Task(
             "document-qa",
             (prose("a document of 20 to 45 pages", 10_000, 22_500), prose("questions and answers", 300, 1_500)),
             (16 * _K, 32 * _K),
-            scattered=True,
-            lookup=True,
+            scattered=False,
         ),
         Task(
             "multi-document",
             (prose("8 to 12 documents of 12 to 16 pages", 48_000, 96_000), prose("questions and answers", 300, 1_500)),
             (64 * _K, 128 * _K),
             scattered=True,
-            lookup=True,
         ),
         Task(
             "book",
             (prose("a book", 80_000, 200_000), prose("questions and answers", 300, 1_500)),
             (128 * _K, None),
             scattered=True,
-            lookup=False,
         ),
     )
 }

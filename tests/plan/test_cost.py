@@ -57,6 +57,15 @@ def test_many_questions_keep_the_text_and_many_updates_do_not():
     assert choose(FAST, Use(100_000, questions=100, updates=100), FLOPS).best == "rag"
 
 
+@pytest.mark.parametrize(("answering", "best"), [(1.0, "cached"), (3.0, "rag")])
+def test_a_text_that_fits_is_read_whole_up_to_twice_the_time(answering, best):
+    slower = Timing(FAST.read, lambda cached, new: answering, FAST.step, FAST.fits, FAST.answer)
+    choice = choose(slower, Use(100_000, questions=1e6), FLOPS)
+    assert choice.ways["cached"].seconds > choice.ways["rag"].seconds
+    assert choice.best == best
+    assert "2407.16833" in choice.why[-1] or "2406.15319" in choice.why[-1]
+
+
 def test_what_needs_any_place_is_read_whole():
     assert choose(FAST, Use(100_000, questions=10, updates=10), FLOPS, TASKS["book"]).best in ("cold", "cached")
 
