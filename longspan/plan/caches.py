@@ -102,12 +102,12 @@ def held(made: list[Layout], work: Work, tokens: int | None = None) -> int:
     """Bytes of all texts, or of one that is read up to `tokens` tokens. One text is being read, `chunk` tokens in a
     step; the others are answered. The last token that is generated is not cached."""
     if tokens is not None:
-        return sum(layout.peak(tokens, tokens, work.chunk) for layout in made)
+        return sum(layout.peak(tokens, (tokens,), work.chunk) for layout in made)
     prompt, others = work.context - work.new, work.batch - 1
     cached = work.context - (1 if work.new else 0)
     size = 0
     for layout in made:
-        one = layout.peak(cached, prompt, work.chunk)
+        one = layout.peak(cached, (prompt,), work.chunk)
         size += one + others * min(one, layout.bytes(cached, chunk=1))
     return size
 

@@ -132,7 +132,8 @@ def _sglang(shape: Shape, work: Work) -> Allocation:
     differs = ""
     if any(layer.window is not None for layer in shape.layers):
         differs = (
-            f"layers with a window get {float(_RATIO):g} of the tokens of the others (--swa-full-tokens-ratio)"
+            f"layers with a window get {float(_RATIO):g} of the tokens of the others (--swa-full-tokens-ratio; a step "
+            "and a window for each text with --disable-radix-cache)"
             if hybrid
             else "layers with a window are kept in full: this family has no pool of its own for them"
         )
