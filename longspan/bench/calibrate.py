@@ -32,7 +32,7 @@ from longspan.plan.work import Work
 from longspan.spec import parse
 
 BODIES = Probe("narrow", 8, 512, 1536, 8, 2, 64), Probe("wide", 3, 1536, 5120, 12, 4, 128)
-ATTENTION = Probe("grouped", 4, 256, 256, 8, 2, 64), Probe("plain", 2, 256, 256, 6, 6, 128)
+ATTENTION = Probe("grouped", 4, 256, 256, 8, 2, 64), Probe("plain", 2, 256, 256, 8, 8, 128)
 
 FAR = {"grouped": 49_152, "plain": 16_384}
 """Tokens whose keys and values are far more than the processor's caches hold."""
