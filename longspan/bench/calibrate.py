@@ -70,7 +70,7 @@ class Gathered:
                         self.add(some, step.tidy)
             some = _only(amounts, wanted)
             if some:
-                self.add(some, step.forward - body)
+                self.add(some, step.forward - body + (step.tidy if answers else 0.0))
 
 
 def _only(amounts: features.Amounts, groups: tuple[str, ...]) -> features.Amounts:
