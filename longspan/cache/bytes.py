@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -104,6 +105,77 @@ class Layout:
                 size += self.kv_heads * (self.kept_bytes(kept, tokens) + self.note_slots(tokens) * self.note_bytes)
         return size
 
+    @property
+    def exact(self) -> bool:
+        """Whether `peak` is known to the byte: not for layers with a window, nor where pages that lose tokens are
+        sealed or summarised, or where a policy waits for a question or shares its budget among heads."""
+        return all(window is None for window in self.windows) and (self.kept is None or not self._unknown)
+
+    @property
+    def _unknown(self) -> bool:
+        return self.sealed_bytes is not None or self.summary_bytes > 0 or self.waits or self.shared
+
+    def peak(self, tokens: int, ends: Sequence[int], chunk: int) -> int:
+        """Bytes that a text alone takes at most: it is read `chunk` tokens in a step, and the tokens from the last of
+        `ends` on come one by one. ends: where a prompt ends, ascending. Where this is not `exact`, an upper bound."""
+        if tokens <= 0:
+            return 0
+        size, rooms = 0, None
+        for number, window in enumerate(self.windows):
+            kept = None if self.kept is None else self.kept[number]
+            if kept is not None and not self._unknown:
+                rooms = rooms or self._rooms(tokens, ends, chunk)
+                size += rooms[0][kept] * self.page_bytes + rooms[1] * self.page * self.note_bytes
+            elif kept is not None:
+                size += self.kept_bytes(kept, tokens) + self.note_slots(tokens) * self.note_bytes
+            elif window is not None or self.interval is None:
+                size += self.lane_bytes(window, tokens, 0, chunk)
+            else:
+                size += max(self._sealing(tokens), self._sealing(tokens // self.interval * self.interval))
+        return self.kv_heads * size
+
+    def _sealing(self, tokens: int) -> int:
+        """Of a lane of a layer without a window, just before it is tidied where it is due."""
+        assert self.interval is not None
+        pages, tidied = -(-tokens // self.page), (tokens - 1) // self.interval * self.interval // self.page - 1
+        done = max(tidied, 0)
+        if self.sealed_bytes is None:
+            return pages * self.page_bytes + self._summed(tokens) * self.summary_bytes
+        return done * self.sealed_bytes + (pages - done) * self.page_bytes + self._summed(tokens) * self.summary_bytes
+
+    def _summed(self, tokens: int) -> int:
+        """Pages that have a summary while the next ones are sealed."""
+        assert self.interval is not None
+        return max(tokens // self.interval * self.interval // self.page - 1, 0)
+
+    def _rooms(self, tokens: int, ends: Sequence[int], chunk: int) -> tuple[dict[int, int], int]:
+        """The most pages of a lane, by what it keeps, and for how many pages something is known of slots. All lanes
+        keep their tokens side by side, and have room for as many as the fullest."""
+        assert self.interval is not None
+        every = sorted({kept for kept in self.kept or () if kept is not None})
+        held, most = dict.fromkeys(every, 0), dict.fromkeys(every, 0)
+        cap, room, at = self.note_slots() // self.page, 0, 0
+        while at < tokens:
+            end = next((end for end in ends if end > at), None)
+            due = (at // self.interval + 1) * self.interval
+            if end is not None:
+                due = min(due, end, at + chunk)
+            else:  # one by one: to where a lane's next page begins
+                due = min(due, tokens, at + min(self.page - held[kept] % self.page for kept in every))
+            for kept in every:
+                held[kept] += due - at
+                most[kept] = max(most[kept], -(-held[kept] // self.page))
+            columns = max(-(-held[kept] // self.page) for kept in every)
+            if columns > room:
+                room = max(min(room * 3 // 2, cap), columns)
+            at = due
+            if at % self.interval == 0 or at == end:
+                held = {kept: min(held[kept], kept) for kept in every}
+            left = (tokens if end is None else end) - at
+            if at % self.interval == 0 and at > every[-1] + 3 * self.interval and left > 2 * self.interval:
+                at += (left // self.interval - 1) * self.interval  # the same again and again
+        return most, room
+
     def kept_bytes(self, kept: int, tokens: int) -> int:
         """Of a lane that keeps `kept` tokens: these and what comes until the next eviction, a last page in part. Sealed
         pages have holes where tokens went: `most_sealed`."""
@@ -113,9 +185,22 @@ class Layout:
         if self.sealed_bytes is None or self.waits:
             return pages * (self.page_bytes + self.summary_bytes)
         every = -(-tokens // self.page)
-        # the newest, sealed a page late, and what comes until the next eviction
-        sealed, written = min(self.most_sealed(most), every), min(self.interval // self.page + 2, every)
-        return sealed * self.sealed_bytes + written * self.page_bytes + (sealed + written) * self.summary_bytes
+        size = 0
+        for sealed, written in self._settled(kept if self.shared else min(kept, tokens)):
+            sealed, written = min(sealed, every), min(written, every)
+            here = sealed * self.sealed_bytes + written * self.page_bytes
+            size = max(size, here + (sealed + written) * self.summary_bytes)
+        return size
+
+    def _settled(self, kept: int) -> list[tuple[int, int]]:
+        """Pages of a lane that keeps `kept` tokens, sealed and written, just before it is tidied: of what it kept, up
+        to two pages less one token were not sealed, and an interval came after these."""
+        assert self.interval is not None
+        fresh = self.interval // self.page
+        if self.shared:  # the mean over heads; each may have a page more
+            return [(self.most_sealed(kept + self.interval), fresh + 2)]
+        loose = (0, fresh), (1, fresh + 1), (self.page + 1, fresh + 2)
+        return [(self.most_sealed(max(kept - few, 0)), written) for few, written in loose]
 
     def note_slots(self, tokens: int | None = None) -> int:
         """Slots of each lane that something is known of: as many as the fullest of all lanes may have. tokens: in all;
@@ -125,7 +210,7 @@ class Layout:
         most = self.fullest + self.interval
         pages = -(-most // self.page) + 1
         if self.sealed_bytes is not None:
-            pages = self.most_sealed(most) + self.interval // self.page + 2
+            pages = max(sealed + written for sealed, written in self._settled(self.fullest))
         if tokens is None:
             return pages * self.page
         grown = (-(-tokens // self.page) + 1) * 3 // 2  # room grows ahead of a text

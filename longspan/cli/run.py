@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longspan.cli import options, say, texts
+from longspan.cli import options, plans, say, texts
 from longspan.engine import prompts
 from longspan.engine.answers import Answers, answer
-from longspan.errors import UsageError
+from longspan.errors import DoesNotFit, UsageError
 
 if TYPE_CHECKING:
     from longspan.engine.generate import Output
@@ -52,6 +52,14 @@ def run(
     weights: options.Weights = "stored",
     device: options.Device = "auto",
     memory: options.Memory = None,
+    length: Annotated[
+        str | None,
+        typer.Option(
+            "--context",
+            metavar="TOKENS",
+            help="Plan for texts of so many tokens, answers included, as in 128K. [default with --memory: this text's]",
+        ),
+    ] = None,
     page: options.Page = 64,
     chunk: options.Chunk = 2048,
     backend: options.Backend = "auto",
@@ -79,12 +87,14 @@ def run(
     """Continue a text of any length, or answer questions about it.
 
     The text is --prompt and every --file, or else standard input. With --question it is read once and each
-    question is asked about it alone, through the model's chat template where it has one. With --memory, what is not
-    given of --format, --evict, --select, --place and --offload is chosen so that the text fits, and said.
+    question is asked about it alone, through the model's chat template where it has one. With --memory or --context,
+    what is not given of --format, --evict, --select, --place and --offload is chosen so that the text fits, and said.
     """
     engine = options.engine(locals())
     if resume is not None and (prompt is not None or file):
         raise UsageError("--resume: the text is the one that was kept; leave out --prompt and --file")
+    if resume is not None and length is not None:
+        raise UsageError("--resume: the plan is the one that the text was kept under; leave out --context")
     text = "" if resume is not None else texts.gather(prompt, file or [])
     asked = [texts.clean(one, "--question") for one in question or ()]
     if any(not one.strip() for one in asked):
@@ -101,9 +111,9 @@ def run(
         logprobs=logprobs,
         ignore_eos=ignore_eos,
     )
-    context_tokens = None
-    if memory is not None and resume is None:
-        context_tokens = longest(model, text, asked) + min(max_new_tokens, ANSWER)
+    context_tokens = None if length is None else plans.tokens([length])[0]
+    if resume is None and (memory is not None or context_tokens is not None):
+        context_tokens = planned(context_tokens, longest(model, text, asked), min(max_new_tokens, ANSWER))
     llm = options.load(model, dtype=dtype, device=device, context=context_tokens, **engine)
     if llm.plan.why is not None and any(llm.plan.texts[name] != usual for name, usual in USUAL.items()):
         say.note(f"{plan_line(llm)}\n  because {llm.plan.why}")
@@ -123,21 +133,36 @@ def run(
     if any(output.finish_reason == "memory" for output in answers.outputs):
         warnings.warn("an answer was cut off, the KV cache is full; raise --memory or shorten the text", stacklevel=2)
     if json:
-        told = {"predicted": predicted(llm, answers, resumed=resume is not None)}
+        told = {"predicted": predicted(llm, split, answers, resumed=resume is not None)}
         say.dump(_report(model, llm, asked, answers) | told | {"warnings": say.notes(context).texts})
     else:
         say.note(figures(llm, answers))
 
 
-def predicted(llm: LLM, answers: Answers, resumed: bool) -> dict[str, Any]:
-    """What a calibration of this machine says of the longest answer and of the text before it; None each, and why,
-    where it says nothing."""
+def predicted(llm: LLM, split: prompts.Split, answers: Answers, resumed: bool) -> dict[str, Any]:
+    """What the planner says of the longest answer and of the text before it: bytes of the cache, and, where this
+    machine was calibrated, times and the process's memory. None, and why, where it says nothing."""
+    from longspan.engine.foresee import kv_bytes
     from longspan.engine.foretell import NOTHING, foretell
 
     if resumed:
-        return {**NOTHING, "why_none": "the text was read before"}
+        return {**NOTHING, "kv_bytes": None, "kv_bytes_exact": False, "why_none": "the text was read before"}
     new = max(output.tokens_out for output in answers.outputs)
-    return foretell(llm, answers.tokens_in + new, new)
+    size, exact = kv_bytes(llm, len(split.common), [len(rest) for rest in split.rests], new)
+    return {**foretell(llm, answers.tokens_in + new, new), "kv_bytes": size, "kv_bytes_exact": exact}
+
+
+def planned(wanted: int | None, text: int, answer: int) -> int:
+    """Tokens that the plan is made for: those asked for, or else those of the text and its answer. Raises DoesNotFit
+    for a text that is longer than what was asked for."""
+    if wanted is None:
+        return text + answer
+    if text > wanted:
+        raise DoesNotFit(
+            f"--context: {wanted:,} tokens are planned for, the text with its question has about {text:,}; raise "
+            "--context or shorten the text"
+        )
+    return wanted
 
 
 def longest(model: str | None, text: str, asked: list[str]) -> int:

@@ -57,8 +57,8 @@ class LLM:
     offload: folder for a file that full pages are kept in; it has no name and is gone with the process. resident:
         memory for those of its pages that were used last; None: 32 MB, or 48 pages of every lane where that is more,
         but no more than a quarter of `memory`.
-    context: tokens of the longest text. With `memory`, what is left open of format, evict, select, place and offload
-        is chosen so that such a text fits (`longspan.engine.choose`); `plan.why` says why.
+    context: tokens of the longest text. What is left open of format, evict, select, place and offload is then chosen
+        so that such a text fits into `memory` (`longspan.engine.choose`); `plan.why` says why.
     dtype: "auto" (the checkpoint's), "float32", "bfloat16", "float16". device: "auto", "cpu", "cuda".
     weights: "stored" (as they are), or codes with one scale for 64 input channels: "int8" (layers and output head),
         "int4" (layers).
@@ -111,9 +111,9 @@ class LLM:
             held = held if limit is None else min(held, limit // 4)
         else:
             held = parse_bytes(resident, "resident")
-        if context is not None and limit is not None and not {"evict", "select"} <= given.keys():
-            self.plan = choose(Case(plain, self.dtype, context, self.shape.trained, limit, held, chunk, given))
         size = available(self.device) if limit is None else limit
+        if context is not None and not {"evict", "select"} <= given.keys():
+            self.plan = choose(Case(plain, self.dtype, context, self.shape.trained, size, held, chunk, given))
         self.layout = self.plan.layout(plain, self.dtype)
         # on a CPU a slab is address space; elsewhere it is memory, and what is written shares it with what is sealed
         shared = self.plan.format is not None and self.plan.offload is None and self.device.type != "cpu"

@@ -99,14 +99,17 @@ def dtype_of(element: int) -> torch.dtype:
 
 
 def held(made: list[Layout], work: Work, tokens: int | None = None) -> int:
-    """Bytes of all texts, or of one of `tokens` tokens. One of them is being read, `chunk` tokens in a step; the others
-    are answered."""
+    """Bytes of all texts, or of one that is read up to `tokens` tokens. One text is being read, `chunk` tokens in a
+    step; the others are answered. The last token that is generated is not cached."""
     if tokens is not None:
-        return sum(layout.bytes(tokens, chunk=work.chunk) for layout in made)
-    others = work.batch - 1
-    return sum(
-        layout.bytes(work.context, chunk=work.chunk) + others * layout.bytes(work.context, chunk=1) for layout in made
-    )
+        return sum(layout.peak(tokens, (tokens,), work.chunk) for layout in made)
+    prompt, others = work.context - work.new, work.batch - 1
+    cached = work.context - (1 if work.new else 0)
+    size = 0
+    for layout in made:
+        one = layout.peak(cached, (prompt,), work.chunk)
+        size += one + others * min(one, layout.bytes(cached, chunk=1))
+    return size
 
 
 def without_sums(layout: Layout) -> Layout:

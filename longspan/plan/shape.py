@@ -45,9 +45,10 @@ class Shape:
     embedding: parameters of the input embedding (with positions that are learned). head: of the output head where it is
     not the embedding (0 where it is, `tied`). rest: parameters that belong to no layer, the last norm among them.
     intermediate: of a dense MLP, or of one expert. trained: tokens that the model as published claims to reach;
-    original: before its own scaling. rope: the checkpoint's own block of rope parameters, {} where it is plain.
-    element: bytes of a number as published. source: where the config comes from. notes: what the
-    config does not say and was taken from its family's defaults, in words.
+    original: before its own scaling. theta: of its rotation, 0 where nothing is rotated. rope: the checkpoint's own
+    block of rope parameters, {} where it is plain. element: bytes of a number as published. source: where the config
+    comes from. notes: what the config does not say and was taken from its family's defaults, in words. nested: the
+    field of config.json that holds the text model's, "" where it stands alone.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Shape:
     element: int = 2
     source: str = ""
     notes: tuple[str, ...] = ()
+    nested: str = ""
 
     @property
     def parameters(self) -> int:

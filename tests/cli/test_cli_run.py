@@ -245,3 +245,25 @@ def test_the_embedded_model_is_the_default(cli, chatty, monkeypatch):
     monkeypatch.setattr("longspan.engine.llm.EMBEDDED", Path(chatty))
     report = cli("run", "--prompt", TEXT, "--max-new-tokens", 1, "--json").json
     assert report["model"] == "embedded"
+
+
+def test_what_was_foretold_stands_beside_what_was_measured(cli, chatty):
+    result = cli("run", "--model", chatty, "--prompt", TEXT * 20, "--format", "int8", *SHORT, "--json").json
+    assert result["predicted"]["kv_bytes"] == result["kv_bytes_peak"]
+    assert result["predicted"]["kv_bytes_exact"] is True
+    several = cli("run", "--model", chatty, "--prompt", TEXT * 20, *asking(*QUESTIONS), *SHORT, "--json").json
+    assert several["predicted"]["kv_bytes"] >= several["kv_bytes_peak"]
+    assert several["predicted"]["kv_bytes_exact"] is False
+
+
+def test_a_context_is_planned_for(cli, chatty):
+    result = cli(
+        "run", "--model", chatty, "--prompt", TEXT, "--context", "2K", "--memory", "600KB", *SHORT, "--json"
+    ).json
+    assert result["plan_why"] is not None
+    assert result["format"] != "dense"
+    result = cli("run", "--model", chatty, "--prompt", TEXT * 3, "--context", "100", *SHORT)
+    assert result.code == 3
+    assert "100 tokens are planned for, the text with its question has about" in result.err
+    assert cli("run", "--model", chatty, "--prompt", TEXT, "--context", "12x", *SHORT).code == 2
+    assert cli("run", "--model", chatty, "--resume", "kept", "--context", "1K").code == 2

@@ -100,7 +100,6 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [
     ("deepseek_v2", _MLA),
     ("deepseek_v3", _MLA),
     ("deepseek_v3", {**_MLA, "q_lora_rank": None, "attention_bias": True}),
-    ("mistral4", _MLA),
     ("llama4_text", {**_EXPERTS, "head_dim": 20, "intermediate_size_mlp": 130, "interleave_moe_layer_step": 2}),
     ("olmo2", {}),
     ("olmo3", {}),
@@ -126,9 +125,16 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+_OLD = {"gpt2", "opt", "bloom", "falcon"}
+"""Families whose configs know neither groups of heads nor, but by other names, the size of an MLP."""
+
+
 def built(family: str, given: dict[str, Any]) -> tuple[Any, int]:
     """transformers' own config, and the parameters of its model."""
-    config = transformers.AutoConfig.for_model(family, **copy.deepcopy({**_BASE, **given}))
+    base = {
+        k: v for k, v in _BASE.items() if family not in _OLD or k not in ("num_key_value_heads", "intermediate_size")
+    }
+    config = transformers.AutoConfig.for_model(family, **copy.deepcopy({**base, **given}))
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     held = {id(one): one.numel() for one in model.parameters()}

@@ -25,7 +25,7 @@ def from_config(config: Mapping[str, Any], name: str, source: str = "") -> Shape
     config alone. `Shape.notes` says what was taken from the family's defaults. Raises ModelError for fields that are
     missing, make no sense or contradict each other, UnsupportedModel for a family that is not known.
     """
-    text, outer = _text(config, name)
+    text, outer, nested = _text(config, name)
     family = _family(text, outer, name)
     f = Fields(older.modern(text, family), family, name)
     style = FAMILIES[family]
@@ -56,11 +56,12 @@ def from_config(config: Mapping[str, Any], name: str, source: str = "") -> Shape
         element=_element(f, config),
         source=source,
         notes=tuple(f.notes),
+        nested=nested,
     )
 
 
-def _text(config: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
-    """The config of the text model, and the one around it where there is one."""
+def _text(config: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Mapping[str, Any] | None, str]:
+    """The config of the text model, the one around it where there is one, and the field of that which holds it."""
     if not isinstance(config, Mapping):
         raise ModelError(f"{name}: config should be a JSON object, not a {type(config).__name__}")
     for key in ("text_config", "llm_config", "language_config"):
@@ -69,8 +70,8 @@ def _text(config: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Mapping
             continue
         if not isinstance(inner, Mapping):
             raise ModelError(f"{name}: {key} should be a JSON object, not {str(inner)[:40]!r}")
-        return dict(inner), config
-    return dict(config), None
+        return dict(inner), config, key
+    return dict(config), None, ""
 
 
 def _family(text: Mapping[str, Any], outer: Mapping[str, Any] | None, name: str) -> str:
@@ -133,6 +134,8 @@ def _positions(f: Fields) -> tuple[int, int, float, dict[str, object]]:
     if kind == "yarn":
         trained = max(trained, int(original * factor))
     plain = kind in ("default", "mrope")
+    if f.family in older.UNROTATED or f.flag("alibi"):
+        theta = 0.0
     return trained, min(original, trained), theta, {} if plain else block
 
 

@@ -73,7 +73,6 @@ FAMILIES: dict[str, Family] = {
     "deepseek_v2": _DEEPSEEK,
     "deepseek_v3": _DEEPSEEK,
     "kimi_k2": _DEEPSEEK,
-    "mistral4": _DEEPSEEK,
     "llama4_text": Family(
         windows.chunked, mixtures.interleaved, qkv_bias=_BIAS, out_bias=_BIAS, dense="intermediate_size_mlp"
     ),
@@ -133,3 +132,6 @@ REFUSED = {
     "some of its layers attend to images": "mllama",
 }
 """Families that are known and not counted, by the reason."""
+
+LAYERED: dict[str, float] = {"gemma3_text": 10_000.0, "gemma4_text": 10_000.0, "olmo3": 0.0}
+"""Families with a rope block for each kind of layer: theta of those with a window, 0 where it is the others' too."""

@@ -50,7 +50,7 @@ def after_dense(f: Fields, layers: int) -> tuple[Mixture, set[int]] | None:
         return None
     h, inner, top = f.size("hidden_size"), f.size("moe_intermediate_size"), _top(f, experts, "num_experts_per_tok")
     shared = f.optional("n_shared_experts", least=0) or 0
-    router = h * experts + (experts if f.family not in ("deepseek_v2", "mistral4") else 0)
+    router = h * experts + (experts if f.family != "deepseek_v2" else 0)
     first = f.size("first_k_dense_replace", least=0)
     given = f.given("moe_layer_freq")
     if isinstance(given, list):

@@ -28,6 +28,7 @@ _NAMES: dict[str, Mapping[str, str]] = {
 }
 LEARNED = frozenset({"gpt2", "opt"})
 """Families whose positions are learned vectors."""
+UNROTATED = LEARNED | {"bloom"}
 
 
 def modern(raw: Mapping[str, Any], family: str) -> dict[str, Any]:

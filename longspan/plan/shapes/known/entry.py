@@ -38,3 +38,8 @@ def config(
         "dtype": "bfloat16",
         **more,
     }
+
+
+def inside(outer: str, text: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a model with other senses around a text model."""
+    return {"model_type": outer, "text_config": text}

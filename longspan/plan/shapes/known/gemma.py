@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from longspan.plan.shapes.known.entry import RECALLED, Known, config
+from longspan.plan.shapes.known.entry import RECALLED, Known, config, inside
 
 _ROPE3 = {"rope_theta": 1e6, "rope_local_base_freq": 10_000.0}
 _SCALED3 = {**_ROPE3, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
@@ -19,7 +19,7 @@ def _second(hidden: int, inner: int, layers: int, heads: int, kv_heads: int, dim
 
 def _third(hidden: int, inner: int, layers: int, heads: int, kv_heads: int, dim: int) -> dict[str, Any]:
     more = {"head_dim": dim, "sliding_window": 1024, **_PATTERN3, **_SCALED3}
-    return config("gemma3_text", hidden, inner, layers, heads, kv_heads, 262_208, 131_072, **more)
+    return inside("gemma3", config("gemma3_text", hidden, inner, layers, heads, kv_heads, 262_208, 131_072, **more))
 
 
 MODELS: dict[str, Known] = {
@@ -50,23 +50,26 @@ MODELS: dict[str, Known] = {
     "gemma-3-27b": Known("google/gemma-3-27b-it", _third(5376, 21_504, 62, 32, 16, 128), 27.0e9),
     "gemma-4-31b": Known(
         "google/gemma-4-31B-it",
-        config(
-            "gemma4_text",
-            5376,
-            21_504,
-            60,
-            32,
-            16,
-            262_144,
-            262_144,
-            head_dim=256,
-            global_head_dim=512,
-            num_global_key_value_heads=4,
-            attention_k_eq_v=True,
-            hidden_size_per_layer_input=0,
-            sliding_window=1024,
-            sliding_window_pattern=6,
-            tie_word_embeddings=True,
+        inside(
+            "gemma4",
+            config(
+                "gemma4_text",
+                5376,
+                21_504,
+                60,
+                32,
+                16,
+                262_144,
+                262_144,
+                head_dim=256,
+                global_head_dim=512,
+                num_global_key_value_heads=4,
+                attention_k_eq_v=True,
+                hidden_size_per_layer_input=0,
+                sliding_window=1024,
+                sliding_window_pattern=6,
+                tie_word_embeddings=True,
+            ),
         ),
         30.7e9,
         source=RECALLED,

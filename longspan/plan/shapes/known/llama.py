@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from longspan.plan.shapes.known.entry import RECALLED, Known, config
+from longspan.plan.shapes.known.entry import RECALLED, Known, config, inside
 
 
 def _llama3(factor: float) -> dict[str, Any]:
@@ -27,6 +27,19 @@ _LLAMA4 = {
     "rope_theta": 500_000.0,
     "tie_word_embeddings": False,
 }
+_ROPE4 = {
+    "rope_type": "llama3",
+    "factor": 16.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 1.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+def _fourth(reach: int, **more: Any) -> dict[str, Any]:
+    return inside("llama4", config("llama4_text", 5120, 8192, 48, 40, 8, 202_048, reach, **_LLAMA4, **more))
+
+
 _70B = config("llama", 8192, 28_672, 80, 64, 8, 128_256, 131_072, **_llama3(8.0))
 
 MODELS: dict[str, Known] = {
@@ -56,26 +69,14 @@ MODELS: dict[str, Known] = {
     ),
     "llama-3.3-70b": Known("meta-llama/Llama-3.3-70B-Instruct", _70B, 70_553_706_496, source=RECALLED),
     "llama-4-scout": Known(
-        "meta-llama/Llama-4-Scout-17B-16E",
-        config("llama4_text", 5120, 8192, 48, 40, 8, 202_048, 10_485_760, num_local_experts=16, **_LLAMA4),
+        "meta-llama/Llama-4-Scout-17B-16E-Instruct",
+        _fourth(10_485_760, num_local_experts=16, interleave_moe_layer_step=1, rope_scaling=_ROPE4),
         107.8e9,
         17.2e9,
     ),
     "llama-4-maverick": Known(
-        "meta-llama/Llama-4-Maverick-17B-128E",
-        config(
-            "llama4_text",
-            5120,
-            8192,
-            48,
-            40,
-            8,
-            202_048,
-            1_048_576,
-            num_local_experts=128,
-            interleave_moe_layer_step=2,
-            **_LLAMA4,
-        ),
+        "meta-llama/Llama-4-Maverick-17B-128E-Instruct",
+        _fourth(1_048_576, num_local_experts=128, interleave_moe_layer_step=2),
         400.7e9,
         17.2e9,
         source=RECALLED,

@@ -24,7 +24,7 @@ def _latent(top: int, experts: int, inner: int, shared: int, dense: int, **more:
 
 
 def _yarn(factor: float, original: int = 4096) -> dict[str, Any]:
-    return {"rope_scaling": {"type": "yarn", "factor": factor, "original_max_position_embeddings": original}}
+    return {"rope_scaling": {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}}
 
 
 def _oss(layers: int, experts: int) -> dict[str, Any]:
@@ -116,7 +116,7 @@ MODELS: dict[str, Known] = {
             131_072,
             sliding_window=262_144,
             original_max_position_embeddings=4096,
-            rope_scaling={"type": "longrope"},  # its 96 factors, short and long, change no size
+            rope_scaling={"rope_type": "longrope"},  # its 96 factors, short and long, change no size
         ),
         3.82e9,
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from longspan.plan.shapes.known.entry import RECALLED, Known, config
+from longspan.plan.shapes.known.entry import RECALLED, Known, config, inside
 
 _V25 = {"rope_theta": 1e6, "use_sliding_window": False}
 _V3 = {"head_dim": 128, "rope_theta": 1e6, "use_sliding_window": False}
@@ -102,6 +102,8 @@ MODELS: dict[str, Known] = {
         source=RECALLED,
     ),
     "qwen3.5-27b": Known(
-        "Qwen/Qwen3.5-27B", config("qwen3_5_text", 5120, 17_408, 64, 24, 4, 248_320, 262_144, **_linear(48)), 27e9
+        "Qwen/Qwen3.5-27B",
+        inside("qwen3_5", config("qwen3_5_text", 5120, 17_408, 64, 24, 4, 248_320, 262_144, **_linear(48))),
+        27e9,
     ),
 }
