@@ -32,7 +32,7 @@ from longspan.plan.work import Work
 from longspan.spec import parse
 
 BODIES = Probe("narrow", 8, 512, 1536, 8, 2, 64), Probe("wide", 3, 1536, 5120, 12, 4, 128)
-ATTENTION = Probe("grouped", 4, 256, 256, 8, 2, 64), Probe("plain", 2, 256, 256, 6, 6, 128)
+ATTENTION = Probe("grouped", 4, 256, 256, 8, 2, 64), Probe("plain", 2, 256, 256, 8, 8, 128)
 
 FAR = {"grouped": 49_152, "plain": 16_384}
 """Tokens whose keys and values are far more than the processor's caches hold."""
@@ -70,7 +70,7 @@ class Gathered:
                         self.add(some, step.tidy)
             some = _only(amounts, wanted)
             if some:
-                self.add(some, step.forward - body)
+                self.add(some, step.forward - body + (step.tidy if answers else 0.0))
 
 
 def _only(amounts: features.Amounts, groups: tuple[str, ...]) -> features.Amounts:

@@ -19,15 +19,13 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from longspan.kernels.cpu.linear import FEW as ROWS
+from longspan.kernels.paged import FEW
 from longspan.plan import counts
 from longspan.plan.counts import Reach
 from longspan.plan.shape import Shape
 from longspan.plan.work import Work
 
-ROWS = 16
-"""Rows up to which the body is multiplied by compiled kernels (`kernels.cpu.linear.FEW`)."""
-FEW = 8
-"""Rows up to which attention reads pages where they lie (`kernels.paged.FEW`)."""
 ASKED = 128
 """Last tokens of a prompt that are taken for its question (`engine.schedule.ASKED`)."""
 TOGETHER = 4

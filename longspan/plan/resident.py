@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 from longspan.errors import UsageError
+from longspan.kernels.slots import ROWS
 from longspan.plan import counts
+from longspan.plan.features import TOGETHER
 from longspan.plan.machine import Machine
 from longspan.plan.memory import memory
 from longspan.plan.shape import Layer, Shape
 from longspan.plan.work import Work
-
-ROWS = 128
-"""Queries whose scores over gathered slots are formed at a time (`kernels.slots.ROWS`)."""
-TOGETHER = 4
-"""Queries that choose pages for themselves, of which each gathers its own (`attention.select.TOGETHER`)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_latency import MIXED, model, plan
 
+from longspan.attention import select
+from longspan.engine import schedule
 from longspan.errors import UsageError
 from longspan.plan import features
 from longspan.plan.costs import Costs
@@ -42,6 +44,11 @@ KINDS = {
 }
 COSTS = Costs({group: dict.fromkeys(names, 1e-9) for group, names in KINDS.items()}, 0.05, 1 << 28)
 HERE = Machine("here", 1 << 34, 4e10, 9e11, measured=True, kind="cpu", costs=COSTS)
+
+
+def test_numbers_of_the_engine_are_those_of_the_engine():
+    assert (features.TOGETHER, features.SCORED) == (select.TOGETHER, select.SCORED)
+    assert features.ASKED == schedule.ASKED
 
 
 def alone(**amounts):
