@@ -213,4 +213,8 @@ def test_more_devices_never_need_more_each(name: str, work: Work, ranks: int):
         assume(False)
     alone = memory(shape, work)
     assert shared.total <= alone.total
-    assert shared.cache * ranks >= alone.cache * 0.99  # integer parts of a state
+    # what is known of slots is less where fewer heads share a budget, so keys and values are compared
+    each, whole = shared.part("cache"), alone.part("cache")
+    assert each is not None
+    assert whole is not None
+    assert each.bytes * ranks >= whole.bytes
