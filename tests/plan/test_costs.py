@@ -33,7 +33,7 @@ OF_PAGES = {
     "select.few": ("layer", "read", "pair", "exp", "row"),
     "select.many": ("part", *GATHERED),
     "asked": ("part", "gather", "product", "open", "scan"),
-    "evict": ("layer", "lane", "slot"),
+    "evict": ("layer", "lane", "slot", "moved"),
     "seal": ("layer", "number"),
 }
 KINDS = {
@@ -87,6 +87,7 @@ def test_eviction_holds_a_budget_and_the_step():
     assert found["lanes.many.dense", "gather"] == found["evict.dense", "slot"] == 3 * slots * 4 * 16
     assert found["lanes.many.dense", "score"] == 3 * 256 * 8 * slots
     assert found["evict.dense", "lane"] == 3 * 8 * 4
+    assert found["evict.dense", "moved"] == 3 * 6 * 768 * 4 * 16
 
 
 def test_selection_reads_a_window_and_its_question_chooses():
