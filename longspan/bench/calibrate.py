@@ -34,8 +34,8 @@ from longspan.spec import parse
 
 BODIES = (
     Probe("narrow", 8, 512, 1536, 8, 2, 64),
-    Probe("wide", 3, 1536, 5120, 12, 4, 128),
     Probe("deep", 32, 256, 512, 4, 2, 64),
+    Probe("wide", 3, 1536, 5120, 12, 4, 128, 32_768),
 )
 ATTENTION = Probe("grouped", 4, 256, 256, 8, 2, 64), Probe("plain", 2, 256, 256, 8, 8, 128)
 
@@ -117,7 +117,7 @@ def calibrate(told: Told = lambda what, done, total: None) -> Calibration:
                 attention(found, probe, plan, Path(made))
                 done += 1
         told("memory", done, total)
-        memory = held.measure(Path(made) / BODIES[1].name)
+        memory = held.measure(Path(made) / BODIES[-1].name)
         limits = machine.Machine(torch.bfloat16, torch.device("cpu"), torch.get_num_threads()).limits()
     rates, spread = fitted(found)
     return Calibration(
@@ -149,6 +149,9 @@ def bodies(found: Gathered, probe: Probe, weights: str, made: Path) -> None:
         # the head's bytes are few, and belong to the other group where there are many rows
         group = "body.few" if rows <= FEW else "body.many"
         found.add(_only(amounts, (group,)), seconds)
+    if weights == "stored":
+        amounts = features.answering(probe.shape(), work, 64, 0)
+        found.add(_only(amounts, ("token",)), statistics.median(bench.token(25) for _ in range(2)))
 
 
 def attention(found: Gathered, probe: Probe, plan: str, made: Path) -> None:

@@ -9,6 +9,7 @@ amount is a number of calls, of numbers read or of products, counted alike here 
     select.few, select.many   attention over few pages: of a token that answers, of rows that are only read
     asked                     rows that choose their pages
     evict, seal, summarise    what happens at multiples of the interval
+    token                     drawing a token from its logits
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ def answering(shape: Shape, work: Work, tokens: int, since: int) -> Amounts:
     """The amounts of a step that generates a token of each text, with so many tokens cached, `since` of them
     generated: the mean of steps that look for pages and that do not, and of those after which something is tidied."""
     found = body(shape, work, np.array([work.batch]))
+    found |= {("token", "call"): work.batch, ("token", "logit"): work.batch * shape.vocab}
     form, every = stored(work), counts.interval(work) or 1
     for reach, count in counts.reaches(shape, work).items():
         for key, much in _answer(reach, work, tokens, since).items():

@@ -35,7 +35,7 @@ def made(tmp_path_factory):
 
 
 def test_every_group_of_costs_is_measured(made):
-    groups = {"body.few", "body.many", "summarise", "seal.int8", "seal.int4"}
+    groups = {"body.few", "body.many", "token", "summarise", "seal.int8", "seal.int4"}
     for form in features.FORMS:
         groups |= {f"{name}.{rows}.{form}" for name in ("pages", "lanes", "select") for rows in ("few", "many")}
         groups |= {f"asked.{form}", f"evict.{form}"}

@@ -40,6 +40,7 @@ KINDS = {
     "body.few": ("step", "layer", "byte.plain", "byte.int8", "byte.int4"),
     "body.many": ("layer", "weight", "flop", "number", "open.int8", "open.int4"),
     "summarise": ("layer", "number"),
+    "token": ("call", "logit"),
     **{f"{group}.{form}": names for group, names in OF_PAGES.items() for form in features.FORMS},
 }
 COSTS = Costs({group: dict.fromkeys(names, 1e-9) for group, names in KINDS.items()}, 0.05, 1 << 28)
@@ -106,6 +107,7 @@ def test_a_step_that_answers():
     assert dense["body.few", "byte.plain"] == 2 * (3 * PARAMETERS + 64_000)
     assert dense["pages.few.dense", "read"] == pytest.approx(3 * 3 * 901 * 64)
     assert dense["pages.few.dense", "layer"] == 3
+    assert (dense["token", "call"], dense["token", "logit"]) == (3, 3000)
     evicted = features.answering(SMALL, plan(1000, evict="h2o:budget=512"), 900, 10)
     assert evicted["lanes.few.dense", "gather"] == 3 * (512 + 10) * 64
     assert evicted["evict.dense", "layer"] == 3 / 256
