@@ -32,11 +32,13 @@ from longspan.plan.here import identity
 from longspan.plan.work import Work
 from longspan.spec import parse
 
-BODIES = (
-    Probe("narrow", 8, 512, 1536, 8, 2, 64),
-    Probe("deep", 32, 256, 512, 4, 2, 64),
-    Probe("wide", 3, 1536, 5120, 12, 4, 128, 32_768),
-)
+WEIGHTS = "stored", "int8", "int4"
+BODIES = {
+    Probe("narrow", 8, 512, 1536, 8, 2, 64): WEIGHTS,
+    Probe("deep", 32, 256, 512, 4, 2, 64): WEIGHTS[:1],
+    Probe("wide", 3, 1536, 5120, 12, 4, 128, 32_768): WEIGHTS,
+}
+"""The models whose bodies are timed, and as what their weights are kept."""
 ATTENTION = Probe("grouped", 4, 256, 256, 8, 2, 64), Probe("plain", 2, 256, 256, 8, 8, 128)
 
 FAR = {"grouped": 49_152, "plain": 16_384}
@@ -101,7 +103,7 @@ def calibrate(told: Told = lambda what, done, total: None) -> Calibration:
     began = time.perf_counter()
     found = Gathered()
     ways = [f"{form} {way}" for form in features.FORMS for way in ("-", "h2o:budget=2048", "landmark")]
-    parts = [(body, form) for body in BODIES for form in ("stored", "int8", "int4")]
+    parts = [(body, form) for body, forms in BODIES.items() for form in forms]
     total = len(parts) + len(ways) * len(ATTENTION) + 1
     with tempfile.TemporaryDirectory(prefix="longspan-calibrate-") as made:
         for probe in (*BODIES, *ATTENTION):
@@ -117,7 +119,7 @@ def calibrate(told: Told = lambda what, done, total: None) -> Calibration:
                 attention(found, probe, plan, Path(made))
                 done += 1
         told("memory", done, total)
-        memory = held.measure(Path(made) / BODIES[-1].name)
+        memory = held.measure(Path(made) / list(BODIES)[-1].name)
         limits = machine.Machine(torch.bfloat16, torch.device("cpu"), torch.get_num_threads()).limits()
     rates, spread = fitted(found)
     return Calibration(
