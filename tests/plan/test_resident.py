@@ -24,14 +24,14 @@ def test_dense_reading_holds_weights_cache_and_a_step():
     assert found["process"] == 1 << 28
     assert found["weights"] == 2 * SMALL.parameters
     assert found["cache"] == memory(SMALL, plan(5000, new=0)).cache
-    assert found["activations"] == 2048 * 2 * (3 * 64 + 3 * 14_336)
+    assert found["activations"] == 2048 * 2 * (3 * 64 + 4 * 14_336)
     assert found["attention"] == 2048 * 8 * 16 * 10
 
 
 def test_what_is_gathered_is_held_besides():
     evicted = parts(plan(5000, new=0, evict="h2o:budget=512"))["attention"]
     slots = 512 + 128 + 256
-    assert evicted == 256 * 8 * 16 * 10 + slots * 4 * 16 * 20 + slots * 8 * 128 * 5
+    assert evicted == 256 * 8 * 16 * 10 + slots * 4 * 16 * 28 + slots * 8 * 128 * 16
     selected = parts(plan(50_000, new=0, select="landmark:pages=8,near=512"))["attention"]
     assert selected > parts(plan(50_000, new=0))["attention"] / 8
 
