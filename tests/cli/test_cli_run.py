@@ -266,4 +266,6 @@ def test_a_context_is_planned_for(cli, chatty):
     assert result.code == 3
     assert "100 tokens are planned for, the text with its question has about" in result.err
     assert cli("run", "--model", chatty, "--prompt", TEXT, "--context", "12x", *SHORT).code == 2
-    assert cli("run", "--model", chatty, "--resume", "kept", "--context", "1K").code == 2
+    result = cli("run", "--model", chatty, "--resume", "kept", "--context", "1K")
+    assert result.code == 2
+    assert "leave out --context" in result.err
