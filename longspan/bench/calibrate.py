@@ -23,6 +23,7 @@ from longspan.bench.probes import Bench, Probe, Took, options
 from longspan.cache.eviction import POLICIES
 from longspan.cache.formats import FORMATS
 from longspan.cache.summaries import SELECTIONS
+from longspan.kernels.cpu.linear import FEW
 from longspan.plan import features
 from longspan.plan.calibration import Calibration
 from longspan.plan.costs import Costs
@@ -31,8 +32,14 @@ from longspan.plan.here import identity
 from longspan.plan.work import Work
 from longspan.spec import parse
 
-BODIES = Probe("narrow", 8, 512, 1536, 8, 2, 64), Probe("wide", 3, 1536, 5120, 12, 4, 128)
-ATTENTION = Probe("grouped", 4, 256, 256, 8, 2, 64), Probe("plain", 2, 256, 256, 6, 6, 128)
+WEIGHTS = "stored", "int8", "int4"
+BODIES = {
+    Probe("narrow", 8, 512, 1536, 8, 2, 64): WEIGHTS,
+    Probe("deep", 32, 256, 512, 4, 2, 64): WEIGHTS[:1],
+    Probe("wide", 3, 1536, 5120, 12, 4, 128, 32_768): WEIGHTS,
+}
+"""The models whose bodies are timed, and as what their weights are kept."""
+ATTENTION = Probe("grouped", 4, 256, 256, 8, 2, 64), Probe("plain", 2, 256, 256, 8, 8, 128)
 
 FAR = {"grouped": 49_152, "plain": 16_384}
 """Tokens whose keys and values are far more than the processor's caches hold."""
@@ -70,7 +77,7 @@ class Gathered:
                         self.add(some, step.tidy)
             some = _only(amounts, wanted)
             if some:
-                self.add(some, step.forward - body)
+                self.add(some, step.forward - body + (step.tidy if answers else 0.0))
 
 
 def _only(amounts: features.Amounts, groups: tuple[str, ...]) -> features.Amounts:
@@ -96,7 +103,7 @@ def calibrate(told: Told = lambda what, done, total: None) -> Calibration:
     began = time.perf_counter()
     found = Gathered()
     ways = [f"{form} {way}" for form in features.FORMS for way in ("-", "h2o:budget=2048", "landmark")]
-    parts = [(body, form) for body in BODIES for form in ("stored", "int8", "int4")]
+    parts = [(body, form) for body, forms in BODIES.items() for form in forms]
     total = len(parts) + len(ways) * len(ATTENTION) + 1
     with tempfile.TemporaryDirectory(prefix="longspan-calibrate-") as made:
         for probe in (*BODIES, *ATTENTION):
@@ -112,7 +119,7 @@ def calibrate(told: Told = lambda what, done, total: None) -> Calibration:
                 attention(found, probe, plan, Path(made))
                 done += 1
         told("memory", done, total)
-        memory = held.measure(Path(made) / ATTENTION[0].name)
+        memory = held.measure(Path(made) / list(BODIES)[-1].name)
         limits = machine.Machine(torch.bfloat16, torch.device("cpu"), torch.get_num_threads()).limits()
     rates, spread = fitted(found)
     return Calibration(
@@ -138,12 +145,15 @@ def fitted(found: Gathered) -> tuple[dict[str, dict[str, float]], float]:
 def bodies(found: Gathered, probe: Probe, weights: str, made: Path) -> None:
     """All but attention."""
     bench, work = Bench(made / probe.name, weights=weights), work_of("dense -", weights)
-    for rows, times in ((1, 12), (64, 2), (256, 3), (1024, 2), (2048, 2)):
+    for rows, times in ((1, 25), (64, 5), (256, 5), (1024, 2), (2048, 2)):
         seconds = statistics.median(bench.body(rows, times))
         amounts = features.body(probe.shape(), work, Steps.at(0, rows).rows)
         # the head's bytes are few, and belong to the other group where there are many rows
-        group = "body.few" if rows <= features.ROWS else "body.many"
+        group = "body.few" if rows <= FEW else "body.many"
         found.add(_only(amounts, (group,)), seconds)
+    if weights == "stored":
+        amounts = features.answering(probe.shape(), work, 64, 0)
+        found.add(_only(amounts, ("token",)), statistics.median(bench.token(25) for _ in range(2)))
 
 
 def attention(found: Gathered, probe: Probe, plan: str, made: Path) -> None:

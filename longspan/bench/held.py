@@ -11,7 +11,7 @@ from longspan.errors import LongspanError
 
 
 def measure(folder: Path) -> int:
-    """Bytes that a process holds once it has read and answered with the tiny model in `folder`, without that model."""
+    """Bytes that a process holds once it has read and answered with the model in `folder`, without that model."""
     done = subprocess.run(
         [sys.executable, "-m", "longspan.bench.held", str(folder)], stdout=subprocess.PIPE, text=True, check=False
     )

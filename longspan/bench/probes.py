@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
@@ -27,7 +28,7 @@ VOCAB = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """A geometry: layers, hidden size, MLP, query and KV heads, head dim."""
+    """A geometry: layers, hidden size, MLP, query and KV heads, head dim, and the size of the vocabulary."""
 
     name: str
     layers: int
@@ -36,10 +37,11 @@ class Probe:
     heads: int
     kv_heads: int
     dim: int
+    vocab: int = VOCAB
 
     def config(self) -> dict[str, Any]:
         return shapes.llama(
-            self.hidden, self.mlp, self.layers, self.heads, self.kv_heads, self.dim, VOCAB, theta=1e5, tied=True
+            self.hidden, self.mlp, self.layers, self.heads, self.kv_heads, self.dim, self.vocab, theta=1e5, tied=True
         )
 
     def shape(self) -> Shape:
@@ -49,9 +51,9 @@ class Probe:
             *("full", None, self.heads, self.kv_heads, self.dim, self.dim),
             *(2 * self.hidden * wide, 3 * self.hidden * self.mlp, 3 * self.hidden * self.mlp),
         )
-        embedding = VOCAB * self.hidden
+        embedding = self.vocab * self.hidden
         return Shape(
-            *(self.name, "llama", (layer,) * self.layers, self.hidden, self.mlp, VOCAB, embedding, 0, self.hidden),
+            *(self.name, "llama", (layer,) * self.layers, self.hidden, self.mlp, self.vocab, embedding, 0, self.hidden),
             *(True, shapes.TRAINED, shapes.TRAINED, 1e5, {}),
         )
 
@@ -129,6 +131,17 @@ class Bench:
         self.llm.scheduler.step()
         whole = time.perf_counter() - began
         return Took(first, text.cache.length - first, asked, self._forward, whole - self._forward)
+
+    def token(self, steps: int) -> float:
+        """Seconds by which a token that is generated takes longer than a step: it is drawn from its logits, and torch's
+        threads, which do that, keep the processor busy for a while."""
+        text = self.text()
+        self.read(text, 64)
+        alone = statistics.median(step.forward + step.tidy for step in self.answer(text, steps))
+        ids = list(text.ids)[:64]
+        self.drop(text)
+        each: float = self.llm.generate(ids, max_new_tokens=steps, ignore_eos=True).decode_ms_per_token
+        return max(each / 1000 - alone, 1e-6)
 
     def drop(self, text: Text) -> None:
         self.llm.scheduler.drop(text)

@@ -129,8 +129,11 @@ class Pages(abc.ABC):
         taken = self._reserved[fresh].any() or self._owners[fresh].any()
         if self.owned == self._top and fresh.stop <= self.total and not taken:
             return np.arange(fresh.start, fresh.stop)  # the common case: nothing was ever given back
-        free = self._owners == 0
-        open_ = np.flatnonzero(free & ~self._reserved)[:count]
+        # a slab may have millions of pages that were never touched: they are not looked through
+        free, reserved = self._owners[: self._top] == 0, self._reserved[: self._top]
+        open_ = np.flatnonzero(free & ~reserved)[:count]
+        untouched = np.arange(self._top, min(self._top + count - open_.size, self.total))
+        open_ = np.concatenate((open_, untouched))
         if open_.size == count:
             return open_
-        return np.concatenate((open_, np.flatnonzero(free & self._reserved)[: count - open_.size]))
+        return np.concatenate((open_, np.flatnonzero(free & reserved)[: count - open_.size]))

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from longspan.cli import say
 
+if TYPE_CHECKING:
+    from longspan.plan.calibration import Calibration
 
-def calibrate(json: bool) -> None:
-    """Takes up to a minute; nothing else should run meanwhile."""
+
+def measured() -> tuple[Calibration, Path]:
+    """What was measured, and where it is kept. Takes up to a minute; nothing else should run meanwhile."""
     from longspan.bench.calibrate import calibrate as measure
 
     made = measure(lambda what, done, total: say.note(f"{done + 1} of {total}: {what}"))
-    path = made.save()
+    return made, made.save()
+
+
+def calibrate(json: bool) -> None:
+    """Measure, keep and tell."""
+    made, path = measured()
     if json:
         say.dump(
             {

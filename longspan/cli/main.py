@@ -19,6 +19,7 @@ from longspan.cli.demo import demo
 from longspan.cli.doctor import doctor
 from longspan.cli.evaluate import app as evaluate
 from longspan.cli.model import model
+from longspan.cli.plan import plan
 from longspan.cli.run import run
 from longspan.errors import LongspanError
 
@@ -38,6 +39,7 @@ app.add_typer(evaluate)
 app.add_typer(bench)
 app.command(short_help="Say what this machine has, and whether longspan works.")(doctor)
 app.command(short_help="Say what a model is and what its cache costs.")(model)
+app.command(short_help="Say beforehand whether a context fits, how long it takes, and whether it is wise.")(plan)
 
 
 def _version(wanted: bool) -> None:

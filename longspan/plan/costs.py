@@ -23,6 +23,7 @@ NAMES = {
     "evict": "tidying",
     "seal": "tidying",
     "summarise": "tidying",
+    "token": "sampling",
 }
 """What the groups of costs are called in a plan."""
 

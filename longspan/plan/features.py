@@ -9,6 +9,7 @@ amount is a number of calls, of numbers read or of products, counted alike here 
     select.few, select.many   attention over few pages: of a token that answers, of rows that are only read
     asked                     rows that choose their pages
     evict, seal, summarise    what happens at multiples of the interval
+    token                     drawing a token from its logits
 """
 
 from __future__ import annotations
@@ -19,15 +20,13 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from longspan.kernels.cpu.linear import FEW as ROWS
+from longspan.kernels.paged import FEW
 from longspan.plan import counts
 from longspan.plan.counts import Reach
 from longspan.plan.shape import Shape
 from longspan.plan.work import Work
 
-ROWS = 16
-"""Rows up to which the body is multiplied by compiled kernels (`kernels.cpu.linear.FEW`)."""
-FEW = 8
-"""Rows up to which attention reads pages where they lie (`kernels.paged.FEW`)."""
 ASKED = 128
 """Last tokens of a prompt that are taken for its question (`engine.schedule.ASKED`)."""
 TOGETHER = 4
@@ -87,6 +86,7 @@ def answering(shape: Shape, work: Work, tokens: int, since: int) -> Amounts:
     """The amounts of a step that generates a token of each text, with so many tokens cached, `since` of them
     generated: the mean of steps that look for pages and that do not, and of those after which something is tidied."""
     found = body(shape, work, np.array([work.batch]))
+    found |= {("token", "call"): work.batch, ("token", "logit"): work.batch * shape.vocab}
     form, every = stored(work), counts.interval(work) or 1
     for reach, count in counts.reaches(shape, work).items():
         for key, much in _answer(reach, work, tokens, since).items():
@@ -132,7 +132,7 @@ def _layer(reach: Reach, work: Work, steps: Steps, question: int) -> Iterator[tu
     elif work.evict is not None:
         held = first if reach.reading is None else np.minimum(first, reach.reading - (every or 0) // 2)
         yield f"lanes.many.{form}", gathered(rows, held + rows, heads, lanes, dim)
-        yield f"evict.{form}", tidied(held + rows, lanes, dim)
+        yield f"evict.{form}", tidied(held + rows, _budget(reach, every), lanes, dim)
     else:
         yield from _selecting(reach, work, steps, question)
     if every is not None and work.evict is None:
@@ -173,9 +173,16 @@ def gathered(rows: np.ndarray, slots: np.ndarray, heads: int, lanes: int, dim: f
     }
 
 
-def tidied(slots: np.ndarray, lanes: int, dim: float) -> dict[str, np.ndarray]:
-    """An eviction."""
-    return {"layer": np.ones_like(slots), "lane": np.full_like(slots, lanes), "slot": slots * lanes * dim}
+def _budget(reach: Reach, every: int | None) -> int | None:
+    """Tokens that a lane keeps; None: all."""
+    return None if reach.answering is None else reach.answering - (every or 0) // 2
+
+
+def tidied(slots: np.ndarray, budget: int | None, lanes: int, dim: float) -> dict[str, np.ndarray]:
+    """An eviction. slot: numbers of keys that are looked at; moved: the same where any of them go."""
+    numbers = slots * lanes * dim
+    going = np.zeros_like(slots, dtype=bool) if budget is None else slots > budget
+    return {"layer": np.ones_like(slots), "lane": np.full_like(slots, lanes), "slot": numbers, "moved": numbers * going}
 
 
 def _selecting(reach: Reach, work: Work, steps: Steps, question: int) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
@@ -236,7 +243,7 @@ def _answer(reach: Reach, work: Work, tokens: int, since: int) -> Amounts:
     elif work.evict is not None:
         held = np.minimum(at, (reach.answering or tokens) - every // 2 + min(since, every // 2))
         add(f"lanes.few.{form}", gathered(one, held, heads, lanes, dim), batch)
-        add(f"evict.{form}", tidied(held, lanes, dim), batch)
+        add(f"evict.{form}", tidied(held + every, _budget(reach, every), lanes, dim), batch)
     else:
         select = work.select
         assert select is not None

@@ -8,13 +8,15 @@ a model add two all-reduces a layer. A machine that was calibrated is told by it
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from longspan.plan import counts
-from longspan.plan.costs import Costs
 from longspan.plan.machine import Machine
 from longspan.plan.shape import Shape
 from longspan.plan.work import Work
+
+if TYPE_CHECKING:
+    from longspan.plan.costs import Costs
 
 Bound = Literal["compute", "bandwidth", "link", "overhead", "measured"]
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 from longspan.errors import UsageError
+from longspan.kernels.slots import ROWS
 from longspan.plan import counts
+from longspan.plan.features import SCORED, TOGETHER
 from longspan.plan.machine import Machine
 from longspan.plan.memory import memory
 from longspan.plan.shape import Layer, Shape
 from longspan.plan.work import Work
 
-ROWS = 128
-"""Queries whose scores over gathered slots are formed at a time (`kernels.slots.ROWS`)."""
-TOGETHER = 4
-"""Queries that choose pages for themselves, of which each gathers its own (`attention.select.TOGETHER`)."""
+SLOT, SCORE = 24, 16
+"""Bytes that are held at a time for each number of a gathered key, in float32, with those of the step before; and for
+each score, or number of a query that is turned to a page."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,9 +59,10 @@ def _seen(shape: Shape, work: Work) -> list[tuple[Layer, int | None]]:
 
 
 def _body(shape: Shape, work: Work, rows: int) -> Held:
-    """An MLP at its widest: the residual stream and its norm, gate and up, and their product."""
-    size = rows * work.element * (3 * shape.hidden + 3 * shape.intermediate)
-    text = f"{rows:,} rows × {work.element} bytes × (3 × {shape.hidden:,} + 3 × {shape.intermediate:,})"
+    """An MLP at its widest: the residual stream and its norm; gate, up, what is made of both, and freed buffers that
+    none of these fits into."""
+    size = rows * work.element * (3 * shape.hidden + 4 * shape.intermediate)
+    text = f"{rows:,} rows × {work.element} bytes × (3 × {shape.hidden:,} + 4 × {shape.intermediate:,})"
     return Held("activations", size, text)
 
 
@@ -73,10 +75,12 @@ def _attention(layer: Layer, work: Work, rows: int, seen: int | None) -> Held:
         return Held("attention", plain, text)
     slots = work.context if seen is None else min(work.context, seen + rows)
     many = min(rows, ROWS if work.select is None else work.page)
-    gathered = lanes * slots * dim * (2 * work.element + 4 * 4) + heads * many * slots * (4 + 1)
-    text += f" + {slots:,} slots × ({lanes} lanes × {dim} × {2 * work.element + 16} bytes + {heads} × {many} × 5)"
+    each = 2 * work.element + SLOT
+    gathered = lanes * slots * dim * each + heads * many * slots * SCORE
+    text += f" + {slots:,} slots × ({lanes} lanes × {dim} × {each} bytes + {heads} heads × {many} rows × {SCORE})"
     if work.select is not None and work.select.pages is not None:
         chosen = min(work.context, slots + work.select.pages * work.page)
-        asked = TOGETHER * lanes * chosen * dim * (2 * work.element + 4 * 4)
-        gathered = max(gathered, asked)
+        scored = min(SCORED, work.context) * (work.context // work.page) * heads * dim * SCORE
+        gathered = max(gathered, TOGETHER * lanes * chosen * dim * each + scored)
+        text += f", or {TOGETHER} rows that choose {chosen:,} slots each, {scored:,} bytes for their scores"
     return Held("attention", plain + gathered, text)

@@ -21,7 +21,7 @@ TINY = Probe("tiny", 2, 64, 64, 4, 2, 16)
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibrate, "BODIES", (TINY,))
+        patch.setattr(calibrate, "BODIES", {TINY: calibrate.WEIGHTS})
         patch.setattr(calibrate, "ATTENTION", (TINY,))
         patch.setattr(calibrate, "FAR", {"tiny": 8192})
         patch.setattr(calibrate.machine, "BUFFER", 1 << 24)
@@ -35,7 +35,7 @@ def made(tmp_path_factory):
 
 
 def test_every_group_of_costs_is_measured(made):
-    groups = {"body.few", "body.many", "summarise", "seal.int8", "seal.int4"}
+    groups = {"body.few", "body.many", "token", "summarise", "seal.int8", "seal.int4"}
     for form in features.FORMS:
         groups |= {f"{name}.{rows}.{form}" for name in ("pages", "lanes", "select") for rows in ("few", "many")}
         groups |= {f"asked.{form}", f"evict.{form}"}

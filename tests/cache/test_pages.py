@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from longspan.cache.bytes import Layout
-from longspan.cache.pool import PAGE_SIZES, Pool
+from longspan.cache.pages import Budget
+from longspan.cache.pool import PAGE_SIZES, Pool, Slab
 from longspan.cache.sequence import Sequence
 from longspan.errors import DoesNotFit, UsageError
 
@@ -52,6 +55,18 @@ def test_the_limit_is_hard_and_failure_changes_nothing():
         two.grow(17)
     assert caught.value.exit_code == 3
     assert (p.free, two.length, two.groups[0].count) == before == (0, 16, 1)
+
+
+def test_claiming_looks_through_no_page_that_was_never_touched():
+    slab = Slab({"one": ((1,), torch.uint8)}, Budget(100_000_000), torch.device("cpu"))
+    first = slab.claim(np.full(3, -1))
+    slab.release(first[1:2])
+    tracemalloc.start()
+    ids = slab.claim(np.full(4, -1))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert ids.tolist() == [1, 3, 4, 5]
+    assert most < 100_000
 
 
 def test_page_sizes():

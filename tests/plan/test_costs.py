@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_latency import MIXED, model, plan
 
+from longspan.attention import select
+from longspan.engine import schedule
 from longspan.errors import UsageError
 from longspan.plan import features
 from longspan.plan.costs import Costs
@@ -31,17 +33,23 @@ OF_PAGES = {
     "select.few": ("layer", "read", "pair", "exp", "row"),
     "select.many": ("part", *GATHERED),
     "asked": ("part", "gather", "product", "open", "scan"),
-    "evict": ("layer", "lane", "slot"),
+    "evict": ("layer", "lane", "slot", "moved"),
     "seal": ("layer", "number"),
 }
 KINDS = {
     "body.few": ("step", "layer", "byte.plain", "byte.int8", "byte.int4"),
     "body.many": ("layer", "weight", "flop", "number", "open.int8", "open.int4"),
     "summarise": ("layer", "number"),
+    "token": ("call", "logit"),
     **{f"{group}.{form}": names for group, names in OF_PAGES.items() for form in features.FORMS},
 }
 COSTS = Costs({group: dict.fromkeys(names, 1e-9) for group, names in KINDS.items()}, 0.05, 1 << 28)
 HERE = Machine("here", 1 << 34, 4e10, 9e11, measured=True, kind="cpu", costs=COSTS)
+
+
+def test_numbers_of_the_engine_are_those_of_the_engine():
+    assert (features.TOGETHER, features.SCORED) == (select.TOGETHER, select.SCORED)
+    assert features.ASKED == schedule.ASKED
 
 
 def alone(**amounts):
@@ -80,6 +88,7 @@ def test_eviction_holds_a_budget_and_the_step():
     assert found["lanes.many.dense", "gather"] == found["evict.dense", "slot"] == 3 * slots * 4 * 16
     assert found["lanes.many.dense", "score"] == 3 * 256 * 8 * slots
     assert found["evict.dense", "lane"] == 3 * 8 * 4
+    assert found["evict.dense", "moved"] == 3 * 6 * 768 * 4 * 16
 
 
 def test_selection_reads_a_window_and_its_question_chooses():
@@ -98,6 +107,7 @@ def test_a_step_that_answers():
     assert dense["body.few", "byte.plain"] == 2 * (3 * PARAMETERS + 64_000)
     assert dense["pages.few.dense", "read"] == pytest.approx(3 * 3 * 901 * 64)
     assert dense["pages.few.dense", "layer"] == 3
+    assert (dense["token", "call"], dense["token", "logit"]) == (3, 3000)
     evicted = features.answering(SMALL, plan(1000, evict="h2o:budget=512"), 900, 10)
     assert evicted["lanes.few.dense", "gather"] == 3 * (512 + 10) * 64
     assert evicted["evict.dense", "layer"] == 3 / 256

@@ -1,0 +1,394 @@
+"""`longspan plan`: the page, the object, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+
+import checkpoints
+import pytest
+
+from longspan.plan.calibration import Calibration
+from longspan.plan.costs import Costs
+from longspan.plan.here import identity
+
+PLAN = ("plan", "llama-3.1-8b")
+
+
+@pytest.fixture(autouse=True)
+def uncalibrated(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_what_fits(cli):
+    result = cli(*PLAN, "--context", "128K", "--hardware", "h100")
+    assert (result.code, result.err) == (0, "")
+    assert "8.03B parameters; 32 layers" in result.out
+    assert re.search(r"Fits: 34\.\d GB of 80\.0 GB a device; at most 47\d,\d+ tokens fit", result.out)
+    assert "attention (compute)" in result.out
+    assert "cache (bandwidth)" in result.out
+    assert "128K" in result.out
+    assert "RULER" in result.out
+    assert "What would fit" not in result.out
+
+
+def test_what_does_not_fit_says_what_would(cli):
+    result = cli(*PLAN, "--context", "1M", "--hardware", "h100")
+    assert result.code == 3
+    assert "Does not fit: 154.8 GB of 80.0 GB" in result.out
+    assert "--format int4: 58.2 GB of 80.0 GB" in result.out
+    assert "--hardware h100x2" in result.out
+    assert "--context 477888" in result.out
+    assert result.err == "longspan: does not fit: 154.8 GB of 80.0 GB a device; nearest: --format int4\n"
+
+
+def test_what_would_fit_fits(cli):
+    nearest = cli(*PLAN, "--context", "1M", "--hardware", "h100", "--json").json["nearest"]
+    assert {near["kind"] for near in nearest} == {"plan", "hardware", "context"}
+    for near in nearest:
+        words = near["words"].split()
+        if near["kind"] == "hardware":
+            result = cli(*PLAN, "--context", "1M", *words, "--json")
+        elif near["kind"] == "context":
+            result = cli(*PLAN, *words, "--hardware", "h100", "--json")
+        else:
+            result = cli(*PLAN, "--context", "1M", "--hardware", "h100", *words, "--json")
+        assert result.code == 0, near
+        assert result.json["memory"]["total"] == near["bytes"] <= near["limit"]
+
+
+KEYS = {
+    "schema_version",
+    "model",
+    "work",
+    "machine",
+    "limit",
+    "fits",
+    "max_context",
+    "unbounded",
+    "memory",
+    "resident",
+    "engines",
+    "latency",
+    "curve",
+    "scaling",
+    "losses",
+    "loss_sources",
+    "losses_elsewhere",
+    "warnings",
+    "options",
+    "nearest",
+    "task",
+    "cost",
+    "capacity",
+    "export",
+    "verdicts",
+}
+
+
+def test_the_object(cli):
+    found = cli(
+        *PLAN, "--context", "64K", "--hardware", "h100x2", "--task", "document-qa", "--price", "2.5", "--lengths",
+        "4K:70,32K:30", "--rate", "1", "--ttft", "10", "--quality", "5", "--format", "int8", "--json",
+    ).json  # fmt: skip
+    assert set(found) == KEYS
+    assert found["schema_version"] == 1
+    assert found["fits"] is True
+    assert found["model"]["kv_bytes_per_token"] == 131072
+    assert found["work"]["ranks"] == found["machine"]["devices"] == 2
+    assert sum(part["bytes"] for part in found["memory"]["parts"]) == found["memory"]["total"]
+    for phase in ("prefill", "decode_first", "decode_last"):
+        seconds = found["latency"][phase]["seconds"]
+        assert 0 < seconds["low"] <= seconds["mid"] <= seconds["high"]
+        assert found["latency"][phase]["binds"]
+        assert all(term["formula"] for term in found["latency"][phase]["terms"])
+    assert found["losses"]["int8"].startswith("+0.0 points")
+    assert found["loss_sources"] == [
+        "docs/measurements.md, 2026-11-24, What formats, evictions and selections cost in answers"
+    ]
+    assert [way["name"] for way in found["cost"]["ways"]] == ["cold", "cached", "rag", "hybrid"]
+    assert found["cost"]["price"] == 5.0  # both devices
+    assert all(way["dollars"] == pytest.approx(way["seconds"] / 3600 * 5) for way in found["cost"]["ways"])
+    assert found["capacity"]["room"]["worst"] <= found["capacity"]["room"]["sure"]
+    assert found["capacity"]["served"]["ttft_p95"] <= 10
+    assert found["task"]["enough"]
+    assert found["options"][0]["words"] == ""
+    assert len(found["verdicts"]) == 7
+    memory = [point["memory"] for point in found["curve"]]
+    assert memory == sorted(memory)
+    assert 65536 in [point["context"] for point in found["curve"]]
+
+
+def test_every_question_has_its_place_on_the_page(cli):
+    result = cli(
+        *PLAN, "--context", "64K", "--hardware", "h100", "--task", "book", "--price", "2.5", "--lengths", "4K,32K",
+        "--rate", "1", "--ttft", "10", "--quality", "5", "--explain",
+    )  # fmt: skip
+    assert result.code == 0
+    for words in (
+        "Task book: 107,067 to 268,667 tokens. 65,536 are too few",
+        "Questions about 65,280 tokens",
+        "hybrid",
+        "$",
+        "Texts at once",
+        "1 requests a second",
+        "Poisson",
+        "Plans by expected loss",
+        "as asked",
+        "Formulas",
+        "32 full layers × 8 KV heads",
+        "What is often said",
+        "prefill scales linearly",
+        "vLLM applies dynamic NTK by itself",
+    ):
+        assert words in " ".join(result.out.split())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--explain", "--price", "2", "--quality", "10", "--rate", "0.2", "--ttft", "30", "--task", "multi-document"],
+        ["--hardware", "h100x8"],
+        ["--compare", "qwen3-8b", "--compare", "--hardware h200 --format int4"],
+    ],
+)
+def test_eighty_columns_and_no_colour_are_enough(cli, more):
+    result = cli(*PLAN, "--context", "256K", "--hardware", "h100", *more)
+    assert max(map(len, result.out.splitlines())) <= 80
+    assert "\x1b" not in result.out
+
+
+def test_a_rate_that_no_number_of_devices_serves(cli):
+    result = cli(*PLAN, "--context", "128K", "--hardware", "h100", "--rate", "1", "--ttft", "0.1", "--json")
+    assert result.json["capacity"]["served"] is None
+    assert "reading, and one step, take" in result.json["capacity"]["problem"]
+
+
+def test_plans_side_by_side(cli):
+    result = cli(
+        *PLAN, "--context", "128K", "--hardware", "h100", "--compare", "qwen3-8b", "--compare",
+        "--hardware rtx-4090 --format int4",
+    )  # fmt: skip
+    assert result.code == 0
+    assert "qwen3-8b" in result.out
+    assert re.search(r"^fits +yes +yes +no$", result.out, re.M) or re.search(r"^fits +yes +yes +yes$", result.out, re.M)
+    found = cli(*PLAN, "--context", "128K", "--hardware", "h100", "--compare", "--context 4M", "--json")
+    plans = found.json["plans"]
+    assert len(plans) == 2
+    assert [plan["fits"] for plan in plans.values()] == [True, False]
+    assert all(set(plan) == KEYS for plan in plans.values())
+    assert found.code == 0
+
+
+def test_none_of_several_fits(cli):
+    result = cli(*PLAN, "--context", "1M", "--hardware", "l4", "--compare", "--hardware t4")
+    assert result.code == 3
+
+
+def test_a_memory_in_place_of_the_hardwares(cli):
+    found = cli(*PLAN, "--context", "4K", "--memory", "18GB", "--json")
+    assert found.code == 0
+    assert found.json["machine"] is None
+    assert found.json["latency"] is None
+    assert found.json["limit"] == 18 * 10**9
+    less = cli(*PLAN, "--context", "128K", "--hardware", "h100", "--memory", "18GB", "--json")
+    assert less.code == 3
+    assert less.json["limit"] == 18 * 10**9
+    assert less.json["latency"] is not None
+
+
+def test_this_machine_is_known_by_its_memory_alone(cli):
+    result = cli("plan", "smollm2-135m", "--context", "2K")
+    assert result.code == 0
+    assert "Fits" in result.out
+    assert "--calibrate" in result.out
+
+
+RATES = {
+    "body.few": {"step": 1e-3, "layer": 1e-5, "byte.plain": 2.5e-11},
+    "body.many": {"layer": 1e-4, "flop": 2e-12},
+    "token": {"call": 1e-4, "logit": 1e-9},
+    "pages.few.dense": {"layer": 1e-5, "read": 2.5e-11},
+    "pages.many.dense": {"layer": 1e-5, "pair": 2e-12},
+}
+
+
+def calibrated(**changed):
+    made = Calibration(identity(), "2026-11-25T03:00:00+00:00", 41.5, 1 << 34, 4e10, 9e11, Costs(RATES, 0.05, 1 << 28))
+    return dataclasses.replace(made, **changed)
+
+
+def test_this_machine_once_it_was_calibrated(cli):
+    calibrated().save()
+    found = cli("plan", "smollm2-135m", "--context", "2K", "--json")
+    assert found.code == 0
+    assert found.json["machine"]["measured"]
+    assert found.json["limit"] == 1 << 34
+    assert found.json["latency"]["decode_last"]["binds"].endswith("(measured)")
+    assert found.json["resident"]["total"] > 1 << 28
+    assert "peaks at" in cli("plan", "smollm2-135m", "--context", "2K", "--hardware", "this").out
+
+
+def test_what_a_calibration_does_not_know_is_said(cli):
+    calibrated().save()
+    result = cli("plan", "smollm2-135m", "--context", "2K", "--format", "fp8")
+    assert result.code == 0
+    assert "no times are told: calibration: it has no costs of" in " ".join(result.out.split())
+    priced = cli("plan", "smollm2-135m", "--context", "2K", "--format", "fp8", "--price", "1")
+    assert priced.code == 2
+    assert "times and costs cannot be told" in priced.err
+
+
+def test_a_calibration_of_another_machine(cli):
+    calibrated(identity=identity() | {"threads": "99"}).save()
+    asked = cli("plan", "smollm2-135m", "--context", "2K", "--hardware", "this")
+    assert (asked.code, asked.out) == (2, "")
+    assert "taken with threads 99" in asked.err
+    unasked = cli("plan", "smollm2-135m", "--context", "2K")
+    assert unasked.code == 0
+    assert "its memory alone counts" in unasked.err
+    assert "of this machine are not known" in " ".join(unasked.out.split())
+
+
+def test_calibrating(cli, monkeypatch):
+    monkeypatch.setattr("longspan.bench.calibrate.calibrate", lambda told: calibrated())
+    alone = cli("plan", "--calibrate", "--json")
+    assert alone.code == 0
+    assert alone.json["bytes_per_second"] == 4e10
+    before = cli("plan", "smollm2-135m", "--context", "2K", "--calibrate", "--json")
+    assert before.json["machine"]["measured"]
+
+
+def test_a_folder(cli, plain):
+    found = cli("plan", plain, "--context", "1K", "--new", "64", "--hardware", "rtx-4090", "--json")
+    assert found.code == 0
+    assert found.json["model"]["trained_tokens"] == 256
+    assert found.json["scaling"]["rope"] == "yarn:factor=4"
+    same = cli("model", plain, "--json").json
+    assert found.json["model"]["parameters"] == same["parameters"]
+    assert found.json["model"]["kv_bytes_per_token"] == same["kv_bytes_per_token"]
+
+
+def test_an_eviction_is_told_with_what_others_measured(cli):
+    result = cli(*PLAN, "--context", "64K", "--hardware", "h100", "--evict", "snapkv:budget=32768")
+    words = " ".join(result.out.split())
+    assert "snapkv:budget=32768: -75.0 points (-82.4 to -64.8" in words
+    assert "elsewhere: 67 of 95.4 with 50 % removed (RULER 4k" in words
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "llama.cpp", "hf"])
+def test_a_launch_line(cli, engine):
+    result = cli(
+        "plan", "qwen3-8b", "--context", "128K", "--hardware", "h100x2", "--export", engine, "--format", "int8"
+    )
+    assert result.code == 0
+    assert f"For {engine}" in result.out
+    assert "yarn" in result.out
+    found = cli("plan", "qwen3-8b", "--hardware", "h100", "--evict", "h2o", "--export", engine, "--json").json["export"]
+    assert found["engine"] == engine
+    assert any("no option for eviction" in note for note in found["notes"])
+
+
+def test_a_picture(cli, tmp_path):
+    path = tmp_path / "plan.png"
+    result = cli(*PLAN, "--context", "128K", "--hardware", "h100", "--compare", "qwen3-8b", "--plot", path)
+    assert result.code == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert len(path.read_bytes()) > 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["plan"], 2, "name one, as in longspan plan llama-3.1-8b"),
+        (["plan", "lama-3.1-8b"], 3, "did you mean llama-3.1-8b"),
+        ([*PLAN, "--hardware", "h1000"], 2, "did you mean h100"),
+        ([*PLAN, "--hardware", "h100x0"], 2, "devices"),
+        ([*PLAN, "--hardware", "h100x5"], 2, "cannot be split over 5 devices"),
+        ([*PLAN, "--context", "-4K"], 2, "give tokens, as in 4096, 128K or 1M"),
+        ([*PLAN, "--context", "0"], 2, "give from 1 to"),
+        ([*PLAN, "--context", "1e6"], 2, "give tokens"),
+        ([*PLAN, "--new", "-1"], 2, "--new: -1; give 0 or more"),
+        ([*PLAN, "--context", "128", "--new", "128"], 2, "which holds the prompt too"),
+        ([*PLAN, "--batch", "0"], 2, "--batch: 0; give 1 or more"),
+        ([*PLAN, "--chunk", "0"], 2, "--chunk: 0"),
+        ([*PLAN, "--page", "63"], 2, "choose one of"),
+        ([*PLAN, "--memory", "-1GB"], 2, "is no size"),
+        ([*PLAN, "--memory", "0"], 2, "at least one byte"),
+        ([*PLAN, "--format", "int3"], 2, "known: dense, int8, int4, fp8"),
+        ([*PLAN, "--evict", "h2o:budget=16"], 2, "raise budget"),
+        ([*PLAN, "--evict", "h2o", "--offload"], 2, "leave out --offload or --evict"),
+        ([*PLAN, "--format", "int4", "--evict", "h2o:merge=true"], 2, "merging"),
+        ([*PLAN, "--weights", "int3"], 2, "known: stored, fp8, int8, int4"),
+        ([*PLAN, "--dtype", "int8"], 2, "known: auto, float32"),
+        ([*PLAN, "--task", "poetry"], 2, "known: chat, code-completion"),
+        ([*PLAN, "--quality", "-1", "--hardware", "h100"], 2, "0 to 100"),
+        ([*PLAN, "--price", "-1", "--hardware", "h100"], 2, "price"),
+        ([*PLAN, "--price", "nan", "--hardware", "h100"], 2, "price"),
+        ([*PLAN, "--corpus", "0", "--hardware", "h100"], 2, "corpus"),
+        ([*PLAN, "--price", "1", "--questions", "0", "--hardware", "h100"], 2, "questions"),
+        ([*PLAN, "--price", "1", "--memory", "80GB"], 2, "no machine was named; give --hardware NAME"),
+        ([*PLAN, "--rate", "1", "--hardware", "h100"], 2, "give --ttft too"),
+        ([*PLAN, "--ttft", "1", "--hardware", "h100"], 2, "nothing else depends on it"),
+        ([*PLAN, "--compare", "qwen3-8b", "--task", "book"], 2, "nothing is said of --task"),
+        ([*PLAN, "--compare", "qwen3-8b", "--explain"], 2, "nothing is said of --explain"),
+        ([*PLAN, "--updates", "-1", "--hardware", "h100"], 2, "updates"),
+        ([*PLAN, "--rate", "0", "--ttft", "1", "--hardware", "h100"], 2, "above 0"),
+        ([*PLAN, "--lengths", "4K:0", "--hardware", "h100"], 2, "4K:70"),
+        ([*PLAN, "--export", "tgi"], 2, "known: vllm, sglang, llama.cpp, hf"),
+        ([*PLAN, "--compare", ""], 2, "give a model, options or both"),
+        ([*PLAN, "--compare", "--sing"], 2, "options: --context"),
+        ([*PLAN, "--compare", "--batch x"], 2, "give a number"),
+        ([*PLAN, "--compare", "--batch"], 2, "needs a value"),
+        ([*PLAN, "--compare", '"'], 2, "No closing quotation"),
+        ([*PLAN, "--plot", "x.gif"], 2, ".png"),
+        ([*PLAN, "--plot", "/no/such/x.png"], 2, "in a folder that is there"),
+    ],
+)
+def test_what_has_no_meaning_is_refused_with_a_sentence(cli, words, code, message):
+    result = cli(*words)
+    assert (result.code, result.out) == (code, "")
+    assert result.err.startswith("longspan: error: ")
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert "Traceback" not in result.err
+    as_json = cli(*words, "--json")
+    assert as_json.code == code
+    assert as_json.json["error"]["exit_code"] == code
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": None}, "model_type"),
+        ({"model_type": "sphinx"}, "sphinx"),
+        ({"num_hidden_layers": None}, "num_hidden_layers"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
+        ({"hidden_size": -64}, "hidden_size"),
+        ({"num_attention_heads": 0}, "num_attention_heads"),
+        ({"num_key_value_heads": 3}, "3"),
+        ({"vocab_size": "many"}, "vocab_size"),
+        ({"num_hidden_layers": 4}, "its files hold"),
+        ({"intermediate_size": 512}, "one of them is of another model"),
+    ],
+)
+def test_a_config_that_lacks_something_or_lies(cli, plain, tmp_path, change, message):
+    folder = shutil.copytree(plain, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    for key, value in change.items():
+        config.pop(key) if value is None else config.update({key: value})
+    (folder / "config.json").write_text(json.dumps(config))
+    result = cli("plan", folder, "--context", "1K", "--hardware", "h100")
+    assert (result.code, result.out) == (3, "")
+    assert message in result.err
+    assert "Traceback" not in result.err
+
+
+def test_families_that_the_engine_does_not_run_are_planned_all_the_same(cli, tmp_path):
+    checkpoints.make("gemma2", tmp_path / "made")
+    assert cli("plan", tmp_path / "made", "--context", "4K", "--hardware", "h100").code == 0
+    found = cli("plan", "deepseek-v3", "--context", "128K", "--hardware", "h200x8", "--json")
+    assert found.code in (0, 3)
+    assert found.json["model"]["kv_bytes_per_token"] == pytest.approx(68.6 * 1024, rel=0.001)
