@@ -271,10 +271,11 @@ def report(out: Path, docs: Path) -> None:
         f"{len(found)} of {len(list(cases(False)))} cases, {found[0]['calibrated'][:10]}: {on['processor']}, "
         f"{on['threads']} threads, kernels {on['kernels']}, torch {on['torch']}, transformers {on['transformers']}."
     )
+    picture = "![foretold against measured](foresight.png)"
     page = docs / "foresight.md"
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{about}\n\n{summary(found)}\n\n{table(found)}\n{END}{after}")
+    page.write_text(f"{before}{BEGIN}\n{about}\n\n{picture}\n\n{summary(found)}\n\n{table(found)}\n{END}{after}")
 
 
 def main() -> None:
