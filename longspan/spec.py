@@ -101,8 +101,9 @@ def _convert(text: str, hint: object, where: str) -> object:
         if hint is float:
             return float(text)
         if typing.get_origin(hint) is tuple:
-            return tuple(float(part) for part in text.split("/"))
+            kind = typing.get_args(hint)[0]
+            return tuple((kind if kind in (int, str) else float)(part) for part in text.split("/"))
     except (ValueError, KeyError):
-        kind = getattr(hint, "__name__", str(hint))
-        raise UsageError(f"{where} should be {kind}, got {text!r}") from None
+        wanted = getattr(hint, "__name__", str(hint))
+        raise UsageError(f"{where} should be {wanted}, got {text!r}") from None
     return text

@@ -25,11 +25,12 @@ class Row:
     foreseen. texts: that they are about, the independent ones.
 
     The next are of the whole evaluation, and None in rows of a part of it. kv_bytes_peak: of memory, disk_bytes: of a
-    file, rss_peak_bytes: of the process. on_front: no other plan has a better score with no more KV bytes in memory,
-    or as good a one with fewer; on_total_front: the same with bytes in memory and on disk together.
+    file, rss_peak_bytes: of the process. text_kv_bytes, text_disk_bytes: what memory and file have of one text when it
+    was read, the mean. on_front: no other plan has a better score with no more KV bytes in memory, or as good a one
+    with fewer; on_total_front: the same with bytes in memory and on disk together.
 
-    The last compare with the baseline on the same samples, and are None in its own rows. change: of the share; of
-    perplexity, as a part of the baseline's. won, lost: samples that were better, worse.
+    The last compare with the baseline on the same samples, and are None in its own rows. against: its name. change: of
+    the share; of perplexity, as a part of the baseline's. won, lost: samples that were better, worse.
     """
 
     suite: str
@@ -48,9 +49,12 @@ class Row:
     kv_bytes_peak: int | None = None
     disk_bytes: int | None = None
     rss_peak_bytes: int | None = None
+    text_kv_bytes: float | None = None
+    text_disk_bytes: float | None = None
     decode_ms_per_token: float | None = None
     on_front: bool | None = None
     on_total_front: bool | None = None
+    against: str | None = None
     change: float | None = None
     change_low: float | None = None
     change_high: float | None = None
@@ -147,12 +151,14 @@ def _row(record: Record, base: Record, length: int | None, task: str, chosen: Ch
             kv_bytes_peak=_whole(record.number("kv_bytes_peak")),
             disk_bytes=_whole(record.number("disk_bytes")),
             rss_peak_bytes=_whole(record.number("rss_peak_bytes")),
+            text_kv_bytes=_of_text(record, 0),
+            text_disk_bytes=_of_text(record, 1),
             decode_ms_per_token=record.number("decode_ms_per_token"),
         )
     if record is base:
         return row
     other = {one.key: one for one in base.samples if chosen(one)}
-    return _changed(row, mine, other, seed, resamples)
+    return _changed(dataclasses.replace(row, against=base.plan), mine, other, seed, resamples)
 
 
 def _changed(row: Row, mine: dict[str, Sample], other: dict[str, Sample], seed: int, resamples: int) -> Row:
@@ -209,6 +215,11 @@ def _fronts(rows: Seq[Row]) -> list[Row]:
         else row
         for row in rows
     ]
+
+
+def _of_text(record: Record, place: int) -> float | None:
+    both = record.told.get("text_bytes")
+    return None if both is None else float(both[place])
 
 
 def _whole(number: float | None) -> int | None:

@@ -79,10 +79,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Loaded:
-    """records, in order. failures: of plans that came to no result, the plan, the suite and why."""
+    """records, in order. failures: of plans that came to no result, the plan, the suite and why. baseline: the plan
+    that a comparison was made against."""
 
     records: tuple[Record, ...]
     failures: tuple[tuple[str, str, str], ...] = ()
+    baseline: str | None = None
 
 
 def load(paths: Seq[Path]) -> Loaded:
@@ -92,10 +94,12 @@ def load(paths: Seq[Path]) -> Loaded:
     """
     records: list[Record] = []
     failures: list[tuple[str, str, str]] = []
+    baseline = None
     for path in paths:
         for file, told in _opened(path):
             if file.name == COMPARISON:
                 failures += [(one["plan"], one["suite"], one["error"]) for one in told["failures"]]
+                baseline = baseline or told.get("baseline")
             else:
                 records.append(read(told, str(file)))
     seen = set()
@@ -105,7 +109,7 @@ def load(paths: Seq[Path]) -> Loaded:
                 f"two evaluations of plan {record.plan!r} on {record.suite} with the same settings; leave one out"
             )
         seen.add((record.setup, record.plan))
-    return Loaded(tuple(records), tuple(failures))
+    return Loaded(tuple(records), tuple(failures), baseline)
 
 
 def read(told: Mapping[str, Any], where: str) -> Record:
@@ -113,8 +117,7 @@ def read(told: Mapping[str, Any], where: str) -> Record:
     try:
         suite, settings = str(told["suite"]), dict(told["settings"])
         windows = any("nats" in one for one in told["samples"])
-        make = _window if windows else _answer
-        samples = tuple(make(suite, one, settings) for one in told["samples"])
+        samples = tuple(_sample(suite, one, settings) for one in told["samples"])
         plan = str(told.get("plan") or label(told))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
@@ -175,7 +178,20 @@ def _json(path: Path) -> dict[str, Any]:
     return told
 
 
-def _answer(suite: str, one: Mapping[str, Any], settings: Mapping[str, Any]) -> Sample:
+def _sample(suite: str, one: Mapping[str, Any], settings: Mapping[str, Any]) -> Sample:
+    return _window(suite, one, settings) if "nats" in one else _answer(_scored(suite, one, settings))
+
+
+def _scored(suite: str, one: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A fact that was looked up in the one text of all facts, as `longspan.evals.cases.Scored` has it: what chance
+    drew is the fact, so each counts as a case."""
+    if "right" not in one:
+        return one
+    added = {"group": suite, "length": settings["length"], "turn": 0, "references": [one["expected"]]}
+    return {**one, **added, "score": float(one["right"])}
+
+
+def _answer(one: Mapping[str, Any]) -> Sample:
     depth = one.get("depth")
     return Sample(
         group=str(one["group"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 
 from longspan.evals.compare import Row
@@ -17,9 +17,14 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 def table(rows: Seq[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and lines, without the columns that nothing is in."""
     several = len({row.length for row in rows}) > 1
-    made = [_cells(row, several) for row in rows]
-    used = [name for name in made[0] if any(cells[name] for cells in made)]
-    return tuple(name.strip() for name in used), [tuple(cells[name] or "–" for name in used) for cells in made]
+    suites = len({row.suite for row in rows}) > 1
+    made = [_cells(row, several, suites) for row in rows]
+    used = [name for name in dict.fromkeys(name for cells in made for name in cells) if any(map(_has(name), made))]
+    return tuple(name.strip() for name in used), [tuple(cells.get(name) or "–" for name in used) for cells in made]
+
+
+def _has(name: str) -> Callable[[dict[str, str]], bool]:
+    return lambda cells: bool(cells.get(name))
 
 
 def sentences(rows: Seq[Row], failures: Seq[tuple[str, str, str]] = ()) -> Iterator[str]:
@@ -64,23 +69,24 @@ def size(count: float | None) -> str:
     return f"{count:.0f} bytes" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
 
 
-def _cells(row: Row, several: bool) -> dict[str, str]:
+def _cells(row: Row, several: bool, suites: bool) -> dict[str, str]:
     """By the header; a name in it may have a space at its end to differ from another. Empty where nothing is said.
-    several: whether there are rows of other lengths."""
+    several: whether there are rows of other lengths, suites: of other suites."""
     share = row.measure == "share"
     score, change = (percent, points) if share else (_number, _ratio)
     front = [word for word, on in (("memory", row.on_front), ("total", row.on_total_front)) if on]
     compared = row.change is not None
     return {
-        "task": row.task,
+        "task": row.task if not suites or row.task == row.suite else f"{row.suite}: {row.task}",
         "plan": row.plan,
         "length": "" if not several or row.length is None else f"{row.length:,}",
         "score" if share else "perplexity": score(row.score),
         "95 % interval": "" if row.low is None else f"{score(row.low)} – {score(row.high)}",
         "n": f"{row.questions:,}",
-        "texts": f"{row.texts:,}",
+        "texts": f"{row.texts:,}" if row.texts != row.questions else "",
         "KV peak": "" if row.kv_bytes_peak is None else size(row.kv_bytes_peak),
         "on disk": size(row.disk_bytes) if row.disk_bytes else "",
+        "a text": "" if row.text_kv_bytes is None else size(row.text_kv_bytes + (row.text_disk_bytes or 0)),
         "process": "" if row.rss_peak_bytes is None else size(row.rss_peak_bytes),
         "ms/token": "" if row.decode_ms_per_token is None else f"{row.decode_ms_per_token:.1f}",
         "front": " ".join(front),

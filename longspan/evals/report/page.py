@@ -34,8 +34,9 @@ NOTES = (
     "Change, won and lost compare a plan with the baseline (whose rows have none) on the same samples, pair by pair: "
     "in points of the score, or in % of the perplexity. If the interval of a change includes zero, chance alone could "
     "explain it.",
-    "KV peak is the most memory that keys and values took at once, with scales and summaries; what lies in a file is "
-    "told apart. Process is the peak of the whole program.",
+    "KV peak is the most memory that keys and values took at once, with scales and summaries, of all texts in work "
+    "together; what lies in a file is told apart. A text: what memory and file hold of one text after reading it, on "
+    "average. Process is the peak of the whole program.",
     "Front: on the Pareto front of score against bytes, in memory, or in total (memory and disk together).",
     "Query-agnostic and query-aware figures answer different questions and never stand in one table or figure.",
 )

@@ -53,6 +53,12 @@ def check() -> None:
         raise UsageError("a report needs matplotlib for its figures; pip install matplotlib") from None
 
 
+def version() -> str:
+    import matplotlib
+
+    return str(matplotlib.__version__)
+
+
 def short(name: str) -> str:
     """A name as figures show it. Matplotlib leaves out names that begin with "_"."""
     cut = " ".join(name.split())

@@ -59,7 +59,7 @@ def write(
     """
     style.check()
     _ready(folder)
-    studies = list(_studies(loaded.records, baseline, seed, trained))
+    studies = list(_studies(loaded.records, baseline or loaded.baseline, seed, trained))
     figures = [(study, figure) for study in studies for kind in FIGURES for figure in kind(study)]
     files: dict[str, bytes] = {}
     drawn: dict[int, list[Drawn]] = {id(study): [] for study in studies}
