@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="methods to try")
     given = parser.parse_args()
     texts = [
-        Needles(length=given.length, questions=given.facts, depths=given.facts, inside=0, seed=seed)
+        Needles(length=given.length, samples=given.facts, depths=given.facts, inside=0, seed=seed)
         for seed in range(given.texts)
     ]
     whole = answers(LLM(memory="256MB"), texts)

@@ -22,6 +22,7 @@ from longspan import LLM
 from longspan.engine.schedule import Text
 from longspan.evals.fact_lookup import FactLookup
 from longspan.evals.intervals import paired
+from longspan.evals.suite import evaluate
 from longspan.kernels import Work, page_shares
 from longspan.kernels.work import Subset
 
@@ -43,7 +44,7 @@ def main() -> None:
     if given.seconds:
         seconds(given.model, ["dense", *settings], given.length, given.times)
     else:
-        answers(settings, FactLookup(length=given.length, questions=given.questions, seed=given.seed))
+        answers(settings, FactLookup(length=given.length, samples=given.questions, seed=given.seed))
 
 
 def answers(settings: list[str], suite: FactLookup) -> None:
@@ -57,7 +58,7 @@ def answers(settings: list[str], suite: FactLookup) -> None:
         lost = sum(old and not new for new, old in zip(right, dense, strict=True))
         low, high = paired(sum(dense), won, lost, len(dense))
         points = f"{100 * (won - lost) / len(dense):+.1f} | {100 * low:+.1f} to {100 * high:+.1f}"
-        kept = mass(dataclasses.replace(suite, questions=1), setting)
+        kept = mass(dataclasses.replace(suite, samples=1), setting)
         print(f"| `{setting}` | {density:.3f} | {kept:.4f} | {sum(right)} | {points} |", flush=True)
 
 
@@ -65,7 +66,7 @@ def asked(suite: FactLookup, setting: str) -> tuple[list[bool], float, float]:
     """Whether each question was answered right, the share of pages that was read, and seconds."""
     llm = LLM(memory="512MB", prefill=setting)
     began = time.perf_counter()
-    right = [one.right for one in suite.samples(llm, None, lambda done, total: None)]
+    right = [one.score == 1 for one in evaluate(suite, llm).samples]
     pages = llm.pages
     return right, pages.read / max(pages.seen, 1), time.perf_counter() - began
 
@@ -84,7 +85,7 @@ def mass(suite: FactLookup, setting: str) -> float:
         return kernel(work)
 
     llm.scheduler.forward.backend = look
-    list(suite.samples(llm, None, lambda done, total: None))
+    evaluate(suite, llm)
     return float(torch.cat(kept).mean())
 
 

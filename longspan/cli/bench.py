@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from longspan.cli import options, plans, say
-from longspan.cli.evaluate import versions
 from longspan.errors import DoesNotFit, UsageError
+from longspan.evals.raw import versions
 
 if TYPE_CHECKING:
     from longspan.bench.machine import Machine

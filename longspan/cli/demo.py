@@ -61,7 +61,7 @@ def demo(
 
     if tokens < 1 or tokens > 1 << 32:
         raise UsageError(f"--tokens: {tokens}; give the length of the text, as in 262144")
-    suite = Needles(length=tokens, questions=questions, depths=DEPTHS, phrasing="plain", seed=seed)
+    suite = Needles(length=tokens, samples=questions, depths=DEPTHS, phrasing="plain", seed=seed)
     options.check(memory=memory)
     tell: Callable[[str], None] = (lambda line: None) if json else (lambda line: print(line, flush=True))
     llm = options.load(model, memory=parse_bytes(memory), context=tokens)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import platform
-import time
 from pathlib import Path
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from longspan import __version__
 from longspan.cli import options, say, texts
 from longspan.errors import UsageError
-from longspan.evals.suite import Evaluation, Suite, evaluate
+from longspan.evals import regimes
+from longspan.evals.ask import BATCH
+from longspan.evals.raw import versions
+from longspan.evals.suite import Asking, Evaluation, Suite, chosen, evaluate, whole
 from longspan.evals.suites import SUITES
 
 app = typer.Typer(name="eval", help="Measure a model on generated tasks.", short_help="Measure a model.")
@@ -24,8 +24,30 @@ Text = Annotated[
     typer.Option(metavar="FILE", help="Text to work with; - is standard input. [default: held-out documentation]"),
 ]
 Raw = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Write each sample there as a line of JSON, as soon as it is known.")
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write each sample there as a line of JSON, as soon as it is known. One that an interrupted evaluation "
+        "left is gone on with.",
+    ),
 ]
+Make = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write texts, questions and right answers there as lines of JSON, and ask nothing: of the model only "
+        "tokenizer and template are used.",
+    ),
+]
+Regime = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="What may be known when a text is compressed: agnostic (no question) or aware (the question: --evict "
+        "waits for it). [default: agnostic]",
+    ),
+]
+Batch = Annotated[int, typer.Option(metavar="N", help="Texts that are read and asked about at once.")]
 
 
 def run(
@@ -50,41 +72,54 @@ def run(
     chunk: options.Chunk = 2048,
     backend: options.Backend = "auto",
     text: Text = None,
+    regime: Regime = None,
+    batch: Batch = BATCH,
     raw: Raw = None,
+    make: Make = None,
     json: options.Json = False,
 ) -> None:
     """Run a suite with the settings given, and tell its results. The options are those that all suites have."""
+    given = suite(**settings)
+    regime = chosen(given, regime)
+    whole("batch", batch, 1)
+    evict = regimes.evict(evict, regime)
     engine = options.engine(locals())
     from longspan.engine.memory import peak_rss
     from longspan.engine.progress import bar
 
-    given = suite(**settings)
     own = None if text is None else texts.read(text, "--text")
     if own is not None and not own.strip():
         raise UsageError(f"--text {text}: it is empty; give a file with text in it")
+    name = next(name for name, one in SUITES.items() if one is suite)
+    if make is not None:
+        _make(name, given, own, make, {"model": model, "text": text, "raw": raw}, json)
+        return
     if raw is not None:
         _check_writable(raw)
     llm = options.load(model, dtype=dtype, device=device, **engine)
-    began = time.perf_counter()
+    regimes.check(llm.plan.evict, regime or "agnostic")
     with bar("evaluating", "samples") as move:
-        made = evaluate(given, llm, own, raw, move)
-    seconds = time.perf_counter() - began
+        made = evaluate(given, llm, own, raw, move, regime=regime, batch=batch)
     if json:
         say.dump(
             {
-                "suite": next(name for name, one in SUITES.items() if one is suite),
+                "suite": name,
                 "model": model or "embedded",
                 "dtype": str(llm.dtype).removeprefix("torch."),
                 "weights": llm.weights,
                 "device": str(llm.device),
                 "rope": made.rope,
                 **llm.plan.texts,
-                "settings": {**dataclasses.asdict(made.suite), "text": text},  # type: ignore[call-overload]
+                "regime": made.regime,
+                "seed": getattr(made.suite, "seed", None),
+                "settings": {**dataclasses.asdict(made.suite), "text": text, "batch": batch},  # type: ignore[call-overload]
                 "versions": versions(),
-                "kv_bytes_peak": llm.pool.peak_bytes,
-                "disk_bytes": llm.pool.disk_bytes,
+                "kv_bytes_peak": made.kv_bytes_peak,
+                "disk_bytes": made.disk_bytes,
+                "text_bytes": made.text_bytes,
                 "rss_peak_bytes": peak_rss(),
-                "seconds": seconds,
+                "seconds": made.seconds,
+                "decode_ms_per_token": made.decode_ms_per_token,
                 "results": made.results.values,
                 "samples": [dataclasses.asdict(sample) for sample in made.samples],
                 "warnings": say.notes(context).texts,
@@ -92,24 +127,46 @@ def run(
         )
     else:
         _show(made)
-        disk = f", {say.size(llm.pool.disk_bytes)} in a file" if llm.pool.disk_bytes else ""
+        disk = f", {say.size(made.disk_bytes)} in a file" if made.disk_bytes else ""
+        asked = "" if made.regime is None else f", regime {made.regime}"
+        speed = made.decode_ms_per_token
+        decoded = "" if speed is None else f"; decode {say.milliseconds(speed)} a token"
         say.note(
-            f"{len(made.samples):,} samples of {made.suite.length:,} tokens, rope {made.rope}, {seconds:,.0f} s; "
-            f"KV {say.size(llm.pool.peak_bytes)}{disk}, process {say.size(peak_rss())} at its peak"
+            f"{len(made.samples):,} samples of {made.suite.length:,} tokens, rope {made.rope}{asked}, "
+            f"{made.seconds:,.0f} s{decoded}; KV {say.size(made.kv_bytes_peak)}{disk}, "
+            f"process {say.size(peak_rss())} at its peak"
         )
 
 
-def versions() -> dict[str, str]:
-    """Of all that figures depend on."""
-    import torch
-    import transformers
+def _make(name: str, suite: Suite, own: str | None, path: Path, given: dict[str, Any], json: bool) -> None:
+    """The samples of a suite as a file, without a model's answers."""
+    if given["raw"] is not None:
+        raise UsageError("--make asks nothing, so there are no answers for --raw; leave one of them out")
+    if not isinstance(suite, Asking):
+        raise UsageError(f"--make: {name} asks nothing that could be written down; leave it out")
+    from longspan.engine.progress import bar
+    from longspan.evals.make import make
 
-    return {
-        "longspan": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
+    _check_writable(path, "--make")
+    words = options.words(given["model"])
+    with bar("making", "questions") as move:
+        made, cases, asked = make(suite, words, own, path, move)
+    if json:
+        settings = {**dataclasses.asdict(made), "text": given["text"]}  # type: ignore[call-overload]
+        say.dump(
+            {
+                "suite": name,
+                "model": given["model"] or "embedded",
+                "seed": getattr(made, "seed", None),
+                "settings": settings,
+                "versions": versions(),
+                "cases": cases,
+                "questions": asked,
+                "make": str(path),
+            }
+        )
+    else:
+        say.note(f"{cases:,} texts with {asked:,} questions are in {path}")
 
 
 def _show(made: Evaluation) -> None:
@@ -118,11 +175,11 @@ def _show(made: Evaluation) -> None:
         print(f"\n{note}")
 
 
-def _check_writable(path: Path) -> None:
+def _check_writable(path: Path, name: str = "--raw") -> None:
     try:
         path.open("a").close()
     except OSError as error:
-        raise UsageError(f"--raw {path}: {error.strerror}; give a file that can be written") from None
+        raise UsageError(f"{name} {path}: {error.strerror}; give a file that can be written") from None
 
 
 def _command(suite: type[Suite]) -> Any:
@@ -146,9 +203,10 @@ def _command(suite: type[Suite]) -> Any:
 def _option(suite: type[Suite], field: dataclasses.Field[Any]) -> inspect.Parameter:
     kind, default = get_type_hints(suite)[field.name], field.default
     if get_origin(kind) is tuple:
-        kind, default = list[str] | None, None
+        kind, default = list[int] | None if get_args(kind)[0] is int else list[str] | None, None
+    names = (field.metadata["name"] or field.name.replace("_", "-"), field.metadata["also"])
     shown = typer.Option(
-        f"--{field.metadata['name'] or field.name.replace('_', '-')}",
+        *(f"--{name}" for name in names if name is not None),
         metavar=field.metadata["metavar"],
         help=field.metadata["help"],
     )

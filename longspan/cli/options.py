@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from longspan.rope import METHODS
 if TYPE_CHECKING:
     from longspan.engine.llm import LLM
     from longspan.engine.sample import Sampling
+    from longspan.engine.words import Words
 
 Model = Annotated[
     str | None, typer.Option(metavar="MODEL", help="Folder or hub id of the model. [default: the embedded one]")
@@ -175,9 +177,22 @@ def engine(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def load(model: str | None, **settings: Any) -> LLM:
     """The model, or the embedded one."""
-    from longspan.engine.llm import EMBEDDED, LLM
+    from longspan.engine.llm import LLM
+
+    return LLM(_named(model), **settings)
+
+
+def words(model: str | None) -> Words:
+    """The tokenizer and the template of the model, or of the embedded one."""
+    from longspan.engine.words import Words
+
+    return Words.of(_named(model))
+
+
+def _named(model: str | None) -> str | Path:
+    from longspan.engine.llm import EMBEDDED
     from longspan.errors import ModelError
 
     if model is None and not (EMBEDDED / "config.json").is_file():
         raise ModelError("this copy of longspan carries no embedded model; give --model with a folder or a hub id")
-    return LLM(model, **settings)
+    return model or EMBEDDED

@@ -16,7 +16,6 @@ from longspan.cache.pool import Pool
 from longspan.engine import logits, saved
 from longspan.engine import session as sessions
 from longspan.engine.choose import Case, choose
-from longspan.engine.encode import Encoder
 from longspan.engine.forward import Forward
 from longspan.engine.generate import Output, Progress, Request, run
 from longspan.engine.memory import available, parse_bytes, reuse
@@ -26,19 +25,18 @@ from longspan.engine.ropes import Ropes
 from longspan.engine.sample import Sampling
 from longspan.engine.schedule import Scheduler, Text
 from longspan.engine.session import Session
-from longspan.errors import ModelError, UsageError
+from longspan.engine.words import Prompt, Words
+from longspan.errors import UsageError
 from longspan.kernels import backend as backend_named
 from longspan.model.load import load
-from longspan.model.template import render
 
-Prompt = str | Seq[int]
 RESIDENT = 32_000_000, 48
 """Memory for pages of a file: at least so many bytes, and so many pages of every lane. A query reads about half of
 these, and the next one mostly the same."""
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 
 
-class LLM:
+class LLM(Words):
     """A Hugging Face decoder with our positions, attention and cache.
 
         llm = LLM("path-or-hub-id")
@@ -100,8 +98,7 @@ class LLM:
         self.plan.check_chunk(chunk, rows)
         limit = None if memory is None else parse_bytes(memory)
         loaded = load(EMBEDDED if model is None else model, dtype=dtype, device=device, weights=weights)
-        self.shape, self.tokenizer, self.path = loaded.shape, loaded.tokenizer, loaded.path
-        self.encoder = None if self.tokenizer is None else Encoder(self.tokenizer, self.shape.vocab)
+        self._take(loaded.tokenizer, loaded.shape, loaded.path)
         self.dtype, self.device, self.weights = loaded.dtype, loaded.device, weights
         reaching = [layer.rope for layer in self.shape.layers if layer.window is None]
         self.ropes = Ropes(self.shape.ropes, reaching, rope)
@@ -241,31 +238,6 @@ class LLM:
         eviction, selection, placement or page size. The file stays as it is.
         """
         return Session(self, resumed=saved.load(self, saved.session_path(path)))
-
-    # between text and ids
-
-    def encode(self, prompt: Prompt, special: bool = True) -> list[int]:
-        """Ids of a prompt; ids pass through after a check. special: with the tokenizer's own first token."""
-        if isinstance(prompt, str):
-            if self.encoder is None:
-                raise UsageError(f"{self.path}: this checkpoint has no tokenizer; give token ids")
-            ids = self.encoder(prompt, special)
-        else:
-            ids = [int(i) for i in prompt]
-        if ids and not (min(ids) >= 0 and max(ids) < self.shape.vocab):
-            wrong = next(i for i in ids if not 0 <= i < self.shape.vocab)
-            raise UsageError(f"prompt: token id {wrong} is outside the vocabulary of {self.shape.vocab:,}")
-        return ids
-
-    def chat_ids(self, messages: Seq[Mapping[str, str]]) -> list[int]:
-        """Ids of a conversation in the checkpoint's chat template, ready for the answer."""
-        if self.tokenizer is None or not self.has_template:
-            raise ModelError(f"{self.path}: this checkpoint has no chat template; use generate")
-        return self.encode(render(self.tokenizer, [dict(m) for m in messages]), special=False)
-
-    @property
-    def has_template(self) -> bool:
-        return self.tokenizer is not None and bool(self.tokenizer.chat_template)
 
     # for the parts of the engine
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence as Seq
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from longspan.engine.llm import LLM
+    from longspan.engine.words import Words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,33 +22,52 @@ class Split:
     rests: list[list[int]]
 
 
-def questions(llm: LLM, text: str, asked: Seq[str]) -> Split:
-    """The prompts that ask each question about the text, on its own."""
+def questions(llm: Words, text: str, asked: Seq[str], begins: Seq[str] = ()) -> Split:
+    """The prompts that ask each question about the text, on its own. begins: the first words of each answer."""
+    firsts = begins or [""] * len(asked)
+    prompts = [written(llm, text, [one], begins=first) for one, first in zip(asked, firsts, strict=True)]
+    return shared(llm, text, prompts, firsts[0] if firsts else "")
 
-    def whole(question: str) -> str:
-        return written(llm, text, [question])
 
-    begin = _begin(whole("0"), whole("Z"))
+def shared(llm: Words, text: str, prompts: Seq[str], begins: str = "") -> Split:
+    """Prompts that `written` made of one text, cut before the question. begins: of the first of them."""
+    begin = _begin(*(written(llm, text, [question], begins=begins) for question in ("0", "Z")))
+    for prompt in prompts:
+        begin = begin if prompt.startswith(begin) else _begin(begin, prompt)
+    rests = [prompt[len(begin) :] for prompt in prompts]
     cut = 0 if llm.encoder is None else llm.encoder.seam(begin)
     if cut == 0:
-        return split(whole, lambda prompt: _encode(llm, prompt), asked)
+        return split(lambda rest: begin + rest, lambda prompt: _encode(llm, prompt), rests)
     # a long text is encoded once; of each prompt only what comes after the cut
     head = _encode(llm, begin[:cut])
-    rest = split(lambda question: whole(question)[cut:], lambda prompt: llm.encode(prompt, special=False), asked)
+    rest = split(lambda rest: begin[cut:] + rest, lambda prompt: llm.encode(prompt, special=False), rests)
     return Split(head + rest.common, rest.rests)
 
 
 def conversation(
-    llm: LLM, text: str, asked: Seq[str], answered: Seq[str] = (), question_first: bool = False
+    llm: Words,
+    text: str,
+    asked: Seq[str],
+    answered: Seq[str] = (),
+    question_first: bool = False,
+    begins: str = "",
 ) -> list[int]:
     """Ids of the prompt that `written` makes."""
-    return _encode(llm, written(llm, text, asked, answered, question_first))
+    return _encode(llm, written(llm, text, asked, answered, question_first, begins))
 
 
-def written(llm: LLM, text: str, asked: Seq[str], answered: Seq[str] = (), question_first: bool = False) -> str:
+def written(
+    llm: Words,
+    text: str,
+    asked: Seq[str],
+    answered: Seq[str] = (),
+    question_first: bool = False,
+    begins: str = "",
+) -> str:
     """Questions about a text in a row, each but the last with its answer: through the chat template where there is one.
 
-    question_first: the first question stands before the text.
+    question_first: the first question stands before the text. begins: the first words of the last answer; without a
+    template they say well enough where the answer goes, so "Question:" and "Answer:" are left out of a lone question.
     """
     text = text.rstrip() or text
     if llm.has_template:
@@ -58,19 +77,21 @@ def written(llm: LLM, text: str, asked: Seq[str], answered: Seq[str] = (), quest
         messages = [{"role": "user", "content": first}]
         for question, answer in zip(asked[1:], answered, strict=True):
             messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": question}]
-        return render(llm.tokenizer, messages)
+        return render(llm.tokenizer, messages) + begins
+    if begins and len(asked) == 1 and not question_first:
+        return f"{text}\n\n{asked[0]} {begins}"
     asks = [f"Question: {question}" for question in asked]
     first = f"{asks[0]}\n\n{text}\n\nAnswer:" if question_first else f"{text}\n\n{asks[0]}\nAnswer:"
     later = (f" {answer}\n\n{ask}\nAnswer:" for ask, answer in zip(asks[1:], answered, strict=True))
-    return "".join((first, *later))
+    return "".join((first, *later)) + (f" {begins}" if begins else "")
 
 
-def _encode(llm: LLM, prompt: str) -> list[int]:
+def _encode(llm: Words, prompt: str) -> list[int]:
     # a template writes the tokenizer's own first token itself
     return llm.encode(prompt, special=not llm.has_template)
 
 
-def completion(llm: LLM, text: str) -> Split:
+def completion(llm: Words, text: str) -> Split:
     """The text as one prompt that goes on."""
     ids = llm.encode(text)
     return Split(ids[:-1], [ids[-1:]] if ids else [])

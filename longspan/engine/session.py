@@ -139,11 +139,25 @@ class Session:
         self._llm.scheduler.keep(request.text)
 
 
-def together(sessions: Seq[Session], texts: Seq[Seq[int]], sampling: Sampling) -> list[Output]:
-    """Ask each session its own text, all at once: what they share is read once for all of them."""
+def together(
+    sessions: Seq[Session],
+    texts: Seq[Seq[int]],
+    sampling: Sampling | Seq[Sampling],
+    ahead: Seq[int] | None = None,
+    progress: Progress | None = None,
+) -> list[Output]:
+    """Ask each session its own text, all at once: what they share is read once for all of them.
+
+    sampling: of all, or of each. ahead: of each, as in `Session.feed`.
+    """
     llm = sessions[0]._llm
-    requests = [session._request(list(text), sampling) for session, text in zip(sessions, texts, strict=True)]
-    for _ in llm.drive(requests, None, lambda request: llm.scheduler.keep(request.text)):
+    each = [sampling] * len(texts) if isinstance(sampling, Sampling) else sampling
+    known = ahead or [0] * len(texts)
+    requests = [
+        session._request(list(text), one, more)
+        for session, text, one, more in zip(sessions, texts, each, known, strict=True)
+    ]
+    for _ in llm.drive(requests, progress, lambda request: llm.scheduler.keep(request.text)):
         pass
     return [request.output(session.rope) for session, request in zip(sessions, requests, strict=True)]
 

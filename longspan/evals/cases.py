@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PLACES = ("end", "start", "row")
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -26,13 +28,15 @@ class Question:
 @dataclass(frozen=True, slots=True)
 class Case:
     """A text and its questions. group: what scores are summed up by: a task, an ability. index: among those of the
-    group. length: tokens that were asked for."""
+    group. length: tokens that were asked for. asked: where its questions stand: each on its own at the "end"; each at
+    the "start", before the text; or in a "row", one conversation at the end, each after the model's own answers."""
 
     group: str
     index: int
     length: int
     text: str
     questions: tuple[Question, ...]
+    asked: str = "end"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,45 +11,24 @@ import re
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from longspan.engine import prompts
 from longspan.errors import UsageError
 from longspan.evals import haystack, lookup
+from longspan.evals.cases import PLACES, Case, Question, Scored
 from longspan.evals.intervals import wilson
-from longspan.evals.suite import Progress, Results, option, part, whole
+from longspan.evals.suite import Results, option, whole
 
 if TYPE_CHECKING:
-    from longspan.engine.llm import LLM
+    from longspan.engine.words import Words
 
-PLACES = ("end", "start", "row")
 ROW = 5
 """Questions of a conversation asked in a "row"."""
 ANSWERABLE = ("single", "distractor", "several", "updated")
 """Abilities whose questions could be in "unknown", and are not: "unknown" is always wrong there."""
 _MARGIN = 4
 """Tokens of an answer beyond those expected: its first space, its end, and room to be seen writing on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One question and what was answered.
-
-    index: of the text, among those of its ability. turn: of the question, among those asked in a row. depth: the
-    share of the text before the one sentence that has the expected answer; None when there is no such, or several.
-    tokens: of the prompt.
-    """
-
-    ability: str
-    index: int
-    turn: int
-    question: str
-    expected: str
-    answer: str
-    right: bool
-    depth: float | None
-    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +61,24 @@ class FactLookup:
         None, "TOKENS", "A prompt with its answer has up to so many. [default: 1024, or the trained length if shorter]"
     )
     facts: int = option(16, "N", "Facts in each text.")
-    questions: int = option(
-        100, "N", "Questions for each ability. 100 of each take a small model a minute or two on a CPU."
+    samples: int = option(
+        100,
+        "N",
+        "Questions for each ability. 100 of each take a small model a minute or two on a CPU.",
+        also="questions",
     )
     abilities: tuple[str, ...] = option(
         tuple(lookup.ABILITIES), "NAME", f"One of {', '.join(lookup.ABILITIES)}. Repeatable. [default: all]", "ability"
     )
     asked: str = option(
-        "end", "PLACE", "Of the question: at the end or at the start of the prompt; or row, five of them in a row."
+        "end",
+        "PLACE",
+        "Of the question: at the end or (with --regime aware) at the start of the prompt; or row, five in a row.",
     )
     seed: int = option(0, "N", "Another text and other facts.")
-    batch: int = option(8, "N", "Prompts at once.")
 
     def __post_init__(self) -> None:
-        for name, least in (("length", 1), ("facts", 1), ("questions", 1), ("seed", 0), ("batch", 1)):
+        for name, least in (("length", 1), ("facts", 1), ("samples", 1), ("seed", 0)):
             whole(name, getattr(self, name), least)
         object.__setattr__(self, "abilities", tuple(dict.fromkeys(self.abilities)))
         if self.asked not in PLACES:
@@ -116,7 +99,7 @@ class FactLookup:
     def drawn(self) -> Iterator[Drawn]:
         """Every text's draws, ability by ability; more questions only append to an ability's."""
         for ability in self.abilities:
-            left, index = self.questions, 0
+            left, index = self.samples, 0
             while left > 0:
                 made = self.draw(ability, index, left)
                 yield made
@@ -131,25 +114,28 @@ class FactLookup:
         asked = min(most, len(sample.questions))
         return Drawn(ability, index, sample.sentences, depths, sample.questions, asked, rng.random())
 
-    # what is answered
+    def count(self) -> int:
+        return self.samples * len(self.abilities)
 
-    def samples(self, llm: LLM, text: str | None, progress: Progress) -> Iterator[Answer]:
+    def cases(self, llm: Words, text: str | None) -> Iterator[Case]:
         assert self.length is not None
-        drawn = list(self.drawn())
-        self._check(llm, drawn)
+        self._check(llm)
         hay = haystack.Haystack(haystack.held_out(self.seed) if text is None else text)
-        done, total = 0, sum(one.asked for one in drawn)
-        progress(done, total)
-        rest = iter(drawn)
-        while batch := list(islice(rest, self.batch)):
-            talks = [Talk(llm, one, self._text(llm, one, hay), self.asked == "start") for one in batch]
-            while talks:
-                yield from answer(llm, talks, part(progress, done, len(talks), total))
-                done += len(talks)
-                progress(done, total)
-                talks = [talk for talk in talks if not talk.ended]
+        for drawn in self.drawn():
+            whole_text = self._text(llm, drawn, hay)
+            asked = [
+                Question(
+                    one.text,
+                    (one.answer,),
+                    "exact",
+                    room(llm, one),
+                    depth=depth(whole_text, drawn.sentences, one.answer),
+                )
+                for one in drawn.questions[: drawn.asked]
+            ]
+            yield Case(drawn.ability, drawn.index, self.length, whole_text, tuple(asked), self.asked)
 
-    def _text(self, llm: LLM, drawn: Drawn, hay: haystack.Haystack) -> str:
+    def _text(self, llm: Words, drawn: Drawn, hay: haystack.Haystack) -> str:
         """The sentences in as much text as the length leaves room for."""
         assert self.length is not None
 
@@ -158,7 +144,7 @@ class FactLookup:
 
         return made(haystack.fit(lambda characters: self._need(llm, drawn, made(characters)), self.length))
 
-    def _need(self, llm: LLM, drawn: Drawn, text: str) -> int:
+    def _need(self, llm: Words, drawn: Drawn, text: str) -> int:
         """Tokens of the whole conversation at most, with the room for every answer."""
         asked = [question.text for question in drawn.questions]
         expected = [question.answer for question in drawn.questions]
@@ -166,9 +152,9 @@ class FactLookup:
         # an earlier answer may fill its room, and its tokens need not join its neighbours' as the expected one's do
         return len(ids) + 2 * _MARGIN * (len(asked) - 1) + room(llm, drawn.questions[-1])
 
-    def _check(self, llm: LLM, drawn: Seq[Drawn]) -> None:
+    def _check(self, llm: Words) -> None:
         assert self.length is not None
-        least = max(self._need(llm, one, one.text("")) for one in drawn)
+        least = max(self._need(llm, one, one.text("")) for one in self.drawn())
         if least > self.length:
             raise UsageError(
                 f"length: {self.length:,} tokens do not hold {self.facts:,} facts with a question; "
@@ -177,13 +163,13 @@ class FactLookup:
 
     # what it comes to
 
-    def results(self, samples: Seq[Answer]) -> Results:
-        groups = {name: [one for one in samples if one.ability == name] for name in self.abilities}
+    def results(self, samples: Seq[Scored]) -> Results:
+        groups = {name: [one for one in samples if one.group == name] for name in self.abilities}
         values = {name: _figures(answers) for name, answers in groups.items()}
         together = _figures(samples)
         asked_for = {
-            "answerable": [one for one in samples if one.ability in ANSWERABLE],
-            "unanswerable": [one for one in samples if one.expected == lookup.UNKNOWN],
+            "answerable": [one for one in samples if one.group in ANSWERABLE],
+            "unanswerable": [one for one in samples if one.references == (lookup.UNKNOWN,)],
         }
         unknown = {
             kind: {"said_unknown": _unknowns(answers), "asked": len(answers)} for kind, answers in asked_for.items()
@@ -205,54 +191,7 @@ class FactLookup:
         )
 
 
-class Talk:
-    """A conversation about one text: the questions so far, with the answers that the model itself gave."""
-
-    def __init__(self, llm: LLM, drawn: Drawn, text: str, question_first: bool) -> None:
-        self.drawn, self.text, self.question_first = drawn, text, question_first
-        self._llm = llm
-        self._answers: list[str] = []
-
-    @property
-    def ended(self) -> bool:
-        return len(self._answers) == self.drawn.asked
-
-    @property
-    def question(self) -> lookup.Question:
-        return self.drawn.questions[len(self._answers)]
-
-    def prompt(self) -> list[int]:
-        asked = [question.text for question in self.drawn.questions[: len(self._answers) + 1]]
-        return prompts.conversation(self._llm, self.text, asked, self._answers, self.question_first)
-
-    def take(self, said: str, tokens: int) -> Answer:
-        """Note the answer to the question; of one that runs on, as much is kept as there is room for."""
-        question, turn = self.question, len(self._answers)
-        self._answers.append(_cut(self._llm, said, room(self._llm, question)))
-        return Answer(
-            self.drawn.ability,
-            self.drawn.index,
-            turn,
-            question.text,
-            question.answer,
-            said,
-            lookup.score(said, question.answer),
-            depth(self.text, self.drawn.sentences, question.answer),
-            tokens,
-        )
-
-
-def answer(llm: LLM, talks: Seq[Talk], progress: Progress) -> list[Answer]:
-    """Ask each conversation's next question, all at once."""
-    asked = [talk.prompt() for talk in talks]
-    longest = max(room(llm, talk.question) for talk in talks)
-    # a model without a template has no way to end its answer but the line
-    stop = () if llm.has_template else ("\n",)
-    outputs = llm.generate(asked, max_new_tokens=longest, stop=stop, progress=progress)
-    return [talk.take(output.text.strip(), len(ids)) for talk, output, ids in zip(talks, outputs, asked, strict=True)]
-
-
-def room(llm: LLM, question: lookup.Question) -> int:
+def room(llm: Words, question: lookup.Question) -> int:
     """Tokens kept free for the answer."""
     return len(llm.encode(f" {question.answer}", special=False)) + _MARGIN
 
@@ -263,19 +202,12 @@ def depth(text: str, sentences: Seq[str], value: str) -> float | None:
     return text.index(found[0] + "\n") / len(text) if len(found) == 1 else None
 
 
-def _cut(llm: LLM, said: str, tokens: int) -> str:
-    ids = llm.encode(said, special=False)
-    if len(ids) <= tokens or llm.tokenizer is None:
-        return said
-    return str(llm.tokenizer.decode(ids[:tokens], skip_special_tokens=True)).strip()
-
-
-def _unknowns(answers: Seq[Answer]) -> int:
+def _unknowns(answers: Seq[Scored]) -> int:
     return sum(lookup.score(one.answer, lookup.UNKNOWN) for one in answers)
 
 
-def _figures(answers: Seq[Answer]) -> dict[str, Any]:
-    right, asked = sum(one.right for one in answers), len(answers)
+def _figures(answers: Seq[Scored]) -> dict[str, Any]:
+    right, asked = round(sum(one.score for one in answers)), len(answers)
     return {
         "right": right,
         "asked": asked,

@@ -13,16 +13,17 @@ import random
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from longspan.engine import prompts
 from longspan.engine.answers import Answers, answer
 from longspan.engine.memory import give_back
 from longspan.errors import UsageError
-from longspan.evals import haystack, lookup
+from longspan.evals import haystack, lookup, regimes
 from longspan.evals.fact_lookup import percent, room
 from longspan.evals.intervals import paired, wilson
-from longspan.evals.suite import LENGTH, Progress, Results, option, whole
+from longspan.evals.progress import Progress
+from longspan.evals.suite import LENGTH, Results, option, whole
 
 if TYPE_CHECKING:
     from longspan.engine.generate import Output
@@ -69,26 +70,28 @@ class Needles:
     length: int | None = option(
         None, "TOKENS", "The text with a question and its answer. [default: 1024, or the trained length if shorter]"
     )
-    questions: int = option(100, "N", "Facts in the text, each asked about once.")
+    samples: int = option(100, "N", "Facts in the text, each asked about once.", also="questions")
     depths: int = option(10, "N", "Even depths at which they stand.")
     inside: int = option(
         16, "N", "Facts of each text inside the trained length that the same questions are asked about; 0 for none."
     )
     phrasing: str = option("held_out", "NAME", "Of facts and questions: held_out (from training), or plain.")
     seed: int = option(0, "N", "Other facts.")
+    made: ClassVar[type] = Needle
+    regime: ClassVar[str | None] = "agnostic"
 
     def __post_init__(self) -> None:
-        for name, least in (("length", 1), ("questions", 1), ("depths", 1), ("inside", 0), ("seed", 0)):
+        for name, least in (("length", 1), ("samples", 1), ("depths", 1), ("inside", 0), ("seed", 0)):
             whole(name, getattr(self, name), least)
         if self.phrasing not in PHRASINGS:
             raise UsageError(f"phrasing: unknown {self.phrasing!r}; known: {', '.join(PHRASINGS)}")
 
     def drawn(self) -> Drawn:
         """All that chance decides; the length does not change it."""
-        rng = random.Random(f"{self.seed}/needles/{self.questions}")
+        rng = random.Random(f"{self.seed}/needles/{self.samples}")
         phrasing: Any = self.phrasing
-        facts = lookup.make_facts(rng, self.questions, "held_out", phrasing=phrasing, people=False)
-        depths = sorted((i % self.depths + 0.5) / self.depths for i in range(self.questions))
+        facts = lookup.make_facts(rng, self.samples, "held_out", phrasing=phrasing, people=False)
+        depths = sorted((i % self.depths + 0.5) / self.depths for i in range(self.samples))
         return Drawn(tuple(facts), tuple(lookup.ask(rng, fact, phrasing) for fact in facts), tuple(depths))
 
     def text(self, llm: LLM, own: str | None = None) -> str:
@@ -108,7 +111,7 @@ class Needles:
         least = need(0)
         if least > self.length:
             raise UsageError(
-                f"length: {self.length:,} tokens do not hold {self.questions:,} facts with a question; give {least:,} "
+                f"length: {self.length:,} tokens do not hold {self.samples:,} facts with a question; give {least:,} "
                 "or more, or fewer questions"
             )
         if self.length - least <= EXACT:
@@ -120,8 +123,10 @@ class Needles:
             characters -= math.ceil(1.02 * (over + self.length / 2000) * characters / (self.length + over - least))
         return made(characters)
 
-    def samples(self, llm: LLM, text: str | None, progress: Progress) -> Iterator[Needle]:
-        total = self.questions * (2 if self.inside else 1)
+    def measure(self, llm: LLM, text: str | None, progress: Progress, done: int) -> Iterator[Needle]:
+        """All of them come at the end, so one that was interrupted begins anew."""
+        regimes.check(llm.plan.evict, "agnostic")
+        total = self.samples * (2 if self.inside else 1)
         progress(0, total)
         inside: list[tuple[bool, str]] = []
         for one in self.short(llm) if self.inside else ():
@@ -131,7 +136,8 @@ class Needles:
         text = self.text(llm, text)
         give_back()
         found = self.long(llm, text, lambda index, one: progress(len(inside) + index + 1, total))[0]
-        for needle, (right, said) in zip(found, inside or itertools.repeat((None, None), len(found)), strict=True):
+        both = zip(found, inside or itertools.repeat((None, None), len(found)), strict=True)
+        for needle, (right, said) in itertools.islice(both, done, None):
             yield replace(needle, inside=right, inside_answer=said)
 
     def long(
@@ -170,8 +176,8 @@ class Needles:
         drawn = self.drawn()
         length = min(LENGTH, llm.shape.trained)
         hay = haystack.Haystack(haystack.held_out(self.seed))
-        for first in range(0, self.questions, BATCH):
-            numbers = range(first, min(first + BATCH, self.questions))
+        for first in range(0, self.samples, BATCH):
+            numbers = range(first, min(first + BATCH, self.samples))
             asked = [self._inside(plain, drawn, number, hay, length) for number in numbers]
             longest = max(room(llm, drawn.questions[number]) for number in numbers)
             outputs = plain.generate(asked, **_until(llm, longest))
@@ -181,7 +187,7 @@ class Needles:
     def _inside(self, llm: LLM, drawn: Drawn, number: int, hay: haystack.Haystack, length: int) -> list[int]:
         """The prompt that asks question `number` about a text of `length` tokens with `inside` of the facts."""
         rng = random.Random(f"{self.seed}/needles/{number}")
-        others = [i for i in range(self.questions) if i != number]
+        others = [i for i in range(self.samples) if i != number]
         chosen = sorted([number, *rng.sample(others, min(self.inside - 1, len(others)))], key=lambda _: rng.random())
         sentences, place = [drawn.facts[i].sentence for i in chosen], rng.random()
         depths = sorted(rng.random() for _ in sentences)

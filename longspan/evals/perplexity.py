@@ -7,12 +7,13 @@ import math
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from longspan.errors import UsageError
 from longspan.evals import haystack
 from longspan.evals.intervals import around_mean
-from longspan.evals.suite import Progress, Results, option, part, whole
+from longspan.evals.progress import Progress, part
+from longspan.evals.suite import Results, option, whole
 
 if TYPE_CHECKING:
     from longspan.engine.llm import LLM
@@ -42,16 +43,20 @@ class Perplexity:
     """
 
     length: int | None = option(None, "TOKENS", "Tokens of a window. [default: 1024, or the trained length if shorter]")
-    windows: int = option(32, "N", "Windows at most, evenly spread over the text.")
+    samples: int = option(32, "N", "Windows at most, evenly spread over the text.", also="windows")
+    seed: int = option(0, "N", "Another order of the held-out documents; 0: by name.")
+    made: ClassVar[type] = Window
+    regime: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         whole("length", self.length, 4)
-        whole("windows", self.windows, 1)
+        whole("samples", self.samples, 1)
+        whole("seed", self.seed, 0)
 
-    def samples(self, llm: LLM, text: str | None, progress: Progress) -> Iterator[Window]:
+    def measure(self, llm: LLM, text: str | None, progress: Progress, done: int) -> Iterator[Window]:
         assert self.length is not None
         begin = beginning(llm)
-        ids = llm.encode(haystack.held_out() if text is None else text, special=False)
+        ids = llm.encode(haystack.held_out(self.seed or None) if text is None else text, special=False)
         size = self.length - len(begin)
         there = len(ids) // size
         if there == 0:
@@ -59,10 +64,10 @@ class Perplexity:
                 f"length: {self.length:,}; the text has {len(ids):,} tokens and fills no window: give "
                 f"{len(ids) + len(begin):,} or less, or a longer text"
             )
-        taken = min(self.windows, there)
+        taken = min(self.samples, there)
         half = self.length // 2
-        progress(0, taken)
-        for index in range(taken):
+        progress(done, taken)
+        for index in range(done, taken):
             start = index * there // taken * size
             window = [*begin, *ids[start : start + size]]
             losses = llm.losses(window, progress=part(progress, index, 1, taken)).double()

@@ -66,9 +66,7 @@ def load(model: str | Path, *, dtype: str = "auto", device: str = "auto", weight
     place = _device(device)
     checked = _checked(model)
     numbers = DTYPES[checked.shape.dtype if dtype == "auto" else dtype]
-    text = tokenizer.load(checked.path, checked.config, checked.shape.vocab)
-    if text is not None:
-        template.check(text)
+    text = _tokenizer(checked)
     needed = checked.shape.parameters * numbers.itemsize
     _fit(needed, place)
     try:
@@ -82,10 +80,23 @@ def load(model: str | Path, *, dtype: str = "auto", device: str = "auto", weight
     return Loaded(net, text, checked.shape, checked.path, numbers, place)
 
 
+def words(model: str | Path) -> tuple[transformers.PreTrainedTokenizerBase | None, Shape, Path]:
+    """A checkpoint's tokenizer (None when it has none), shape and folder; no weights are read. Raises as `load`."""
+    checked = _checked(model)
+    return _tokenizer(checked), checked.shape, checked.path
+
+
 def tokenizer_of(model: str | Path) -> transformers.PreTrainedTokenizerBase | None:
     """A checkpoint's tokenizer without its weights; None when it has none. Raises ModelError as `load` does."""
     checked = _checked(model)
     return tokenizer.load(checked.path, checked.config, checked.shape.vocab)
+
+
+def _tokenizer(checked: _Checked) -> transformers.PreTrainedTokenizerBase | None:
+    text = tokenizer.load(checked.path, checked.config, checked.shape.vocab)
+    if text is not None:
+        template.check(text)
+    return text
 
 
 def _checked(model: str | Path) -> _Checked:

@@ -130,7 +130,7 @@ def test_with_wait_any_chunks_and_any_company_give_the_same(name: str, folder: C
 
 def test_what_a_question_looks_at_stays_only_where_it_was_waited_for():
     """The embedded model, 20 facts in 1,000 tokens of which a lane keeps a quarter."""
-    needles = Needles(length=1000, questions=20, depths=20, inside=0, seed=2)
+    needles = Needles(length=1000, samples=20, depths=20, inside=0, seed=2)
 
     def right(wait: str) -> int:
         llm = LLM(memory="64MB", evict=f"snapkv:budget=256,wait={wait}")

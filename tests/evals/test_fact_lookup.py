@@ -18,7 +18,7 @@ TEMPLATE = (
     "{% else %}A: {{ m['content'] }}\n{% endif %}{% endfor %}A:"
 )
 NAMES = tuple(lookup.ABILITIES)
-SMALL = FactLookup(length=900, facts=4, questions=2)
+SMALL = FactLookup(length=900, facts=4, samples=2)
 
 
 class Model:
@@ -71,14 +71,14 @@ def test_a_seed_fixes_the_prompts(model):
 
 @pytest.mark.parametrize("place", fact_lookup.PLACES)
 def test_more_questions_only_append(model, place):
-    suite = FactLookup(length=1500, facts=5, questions=2, asked=place)
+    suite = FactLookup(length=1500, facts=5, samples=2, asked=place)
 
     def prompts(suite: FactLookup) -> dict[tuple[str, int, int], tuple[fact_lookup.Answer, str]]:
         answers = run(model, suite)
         assert len(answers) == suite.questions * len(NAMES)
         return {(a.ability, a.index, a.turn): (a, p) for a, p in zip(answers, model.prompts, strict=True)}
 
-    few, many = prompts(suite), prompts(dataclasses.replace(suite, questions=7, batch=3))
+    few, many = prompts(suite), prompts(dataclasses.replace(suite, samples=7, batch=3))
     assert few.items() <= many.items()
 
 
@@ -95,7 +95,7 @@ def test_a_sample_does_not_depend_on_the_others(model):
 def test_a_prompt_and_its_answer_fill_the_length(request, form, length, place):
     model = request.getfixturevalue(form)
     model.say = lambda prompt: "an answer that runs on and on, far beyond what was asked for, \xff\xff\xff" * 3
-    suite = FactLookup(length=length, facts=3, asked=place, questions=5)
+    suite = FactLookup(length=length, facts=3, asked=place, samples=5)
     if place == "row":
         suite = dataclasses.replace(suite, length=length + 400)
     for one, prompt in zip(run(model, suite), model.prompts, strict=True):
@@ -141,7 +141,7 @@ def test_a_row_holds_the_models_own_answers(request, form):
     model = request.getfixturevalue(form)
     said = iter(range(1000))
     model.say = lambda prompt: f" my {next(said)}"
-    suite = FactLookup(length=1500, facts=6, questions=7, abilities=("single", "unknown"), asked="row")
+    suite = FactLookup(length=1500, facts=6, samples=7, abilities=("single", "unknown"), asked="row")
     answers = run(model, suite)
     assert len(answers) == 14
     by_place = {
@@ -171,7 +171,7 @@ def test_an_answer_has_room_for_the_longest_of_the_batch(model):
 
 @pytest.mark.parametrize("place", fact_lookup.PLACES)
 def test_who_knows_everything_is_always_right(model, place):
-    suite = FactLookup(length=2500, facts=6, questions=6, asked=place)
+    suite = FactLookup(length=2500, facts=6, samples=6, asked=place)
     model.know(suite)
     made = evaluate(suite, model.llm, TEXT)
     for name in NAMES:
@@ -236,7 +236,7 @@ def test_the_depth_of_an_answer():
 
 def test_the_model_itself_answers(llama):
     """No stub: the answers are those of `generate`, greedily, one line of each."""
-    suite = FactLookup(length=400, facts=2, questions=1, batch=3, abilities=("single", "chain", "count"))
+    suite = FactLookup(length=400, facts=2, samples=1, batch=3, abilities=("single", "chain", "count"))
     made = evaluate(suite, llama, TEXT)
     assert (made.rope, made.suite) == ("default", suite)
     for one in made.samples:
@@ -248,7 +248,7 @@ def test_the_model_itself_answers(llama):
 
 def test_progress_ends_where_it_should(llama):
     told: list[tuple[float, float]] = []
-    suite = FactLookup(length=400, facts=2, questions=2, batch=3, abilities=("single", "chain"))
+    suite = FactLookup(length=400, facts=2, samples=2, batch=3, abilities=("single", "chain"))
     evaluate(suite, llama, TEXT, progress=lambda done, total: told.append((done, total)))
     assert told == sorted(told)
     assert (told[0], told[-1]) == ((0, 4), (4, 4))

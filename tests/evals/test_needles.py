@@ -26,23 +26,23 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> LLM:
 
 def test_each_fact_stands_at_its_depth_in_a_text_of_the_length(llm: LLM):
     for length in (3000, 24_000):
-        suite = Needles(length=length, questions=12, depths=6)
+        suite = Needles(length=length, samples=12, depths=6)
         text, drawn = suite.text(llm), suite.drawn()
         assert 0.995 * length - 100 < len(llm.encode(text)) < length
         assert drawn.depths == tuple(sorted([(i + 0.5) / 6 for i in range(6)] * 2))
         for fact, question, depth in zip(drawn.facts, drawn.questions, drawn.depths, strict=True):
             assert abs(text.index(fact.sentence + "\n") / len(text) - depth) < 0.06
             assert question.answer in fact.sentence
-        assert Needles(length=length, questions=12, depths=6).text(llm) == text
-        assert Needles(length=length, questions=12, depths=6, seed=1).text(llm) != text
+        assert Needles(length=length, samples=12, depths=6).text(llm) == text
+        assert Needles(length=length, samples=12, depths=6, seed=1).text(llm) != text
 
 
 def test_longer_texts_have_the_same_facts_and_questions(llm: LLM):
-    assert Needles(length=3000, questions=5).drawn() == Needles(length=30_000, questions=5).drawn()
+    assert Needles(length=3000, samples=5).drawn() == Needles(length=30_000, samples=5).drawn()
 
 
 def test_every_question_is_asked_after_reading_and_inside(llm: LLM, monkeypatch: pytest.MonkeyPatch):
-    suite = Needles(length=2500, questions=9, depths=3, inside=3)
+    suite = Needles(length=2500, samples=9, depths=3, inside=3)
     seen: list[tuple[float, float]] = []
     made = evaluate(suite, llm, progress=lambda done, total: seen.append((done, total)))
     assert [one.index for one in made.samples] == list(range(9))
@@ -102,4 +102,4 @@ def test_bad_settings_are_refused(settings: dict[str, object]):
 
 def test_a_length_that_is_too_short_says_what_is_enough(llm: LLM, folder: Callable[..., Path]):
     with pytest.raises(UsageError, match=r"do not hold 50 facts with a question; give [\d,]+ or more"):
-        Needles(length=300, questions=50).text(llm)
+        Needles(length=300, samples=50).text(llm)

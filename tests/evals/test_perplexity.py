@@ -35,7 +35,7 @@ def test_losses_are_those_of_transformers(llama, chunk):
 
 
 def test_it_equals_transformers_cross_entropy(llama):
-    made = evaluate(Perplexity(length=50, windows=4), llama, TEXT)
+    made = evaluate(Perplexity(length=50, samples=4), llama, TEXT)
     ids = llama.encode(TEXT)
     there = len(ids) // 50
     each = []
@@ -55,7 +55,7 @@ def test_it_equals_transformers_cross_entropy(llama):
 
 
 def test_chunks_do_not_matter(folder):
-    suite = Perplexity(length=60, windows=2)
+    suite = Perplexity(length=60, samples=2)
     figures = [
         evaluate(suite, LLM(folder("llama"), memory="64MB", dtype="float32", chunk=chunk), TEXT).results.values
         for chunk in (7, 1024)
@@ -66,7 +66,7 @@ def test_chunks_do_not_matter(folder):
 def test_windows_do_not_overlap_and_never_exceed_the_text(llama):
     ids = llama.encode(TEXT)
     for asked in (1, 3, 1000):
-        windows = evaluate(Perplexity(length=100, windows=asked), llama, TEXT).samples
+        windows = evaluate(Perplexity(length=100, samples=asked), llama, TEXT).samples
         assert len(windows) == min(asked, len(ids) // 100)
         starts = [window.start for window in windows]
         assert all(b - a >= 100 for a, b in zip(starts, [*starts[1:], len(ids)], strict=True))
@@ -79,7 +79,7 @@ def test_a_window_begins_with_the_first_token_where_the_model_knows_it(llama):
     assert beginning(llama) == [], "neither the tokenizer nor a template puts it there"
     llama.tokenizer.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}"
     assert beginning(llama) == [first]
-    (window,) = evaluate(Perplexity(length=40, windows=1), llama, TEXT).samples
+    (window,) = evaluate(Perplexity(length=40, samples=1), llama, TEXT).samples
     ids = [first, *llama.encode(TEXT, special=False)[:39]]
     assert (window.tokens, window.nats / 39) == (39, pytest.approx(math.fsum(nats(llama.path, ids)) / 39, abs=1e-4))
     llama.tokenizer.chat_template = "{{ messages[0]['content'] }}{{ bos_token }}"

@@ -46,7 +46,7 @@ def abilities(model: str | None, questions: int) -> dict[str, Any]:
     found = {}
     for length, facts, asked in TEXTS:
         began = time.perf_counter()
-        suite = FactLookup(length=length, facts=facts, questions=questions, abilities=asked)
+        suite = FactLookup(length=length, facts=facts, samples=questions, abilities=asked)
         found[f"{length}/{facts}"] = evaluate(suite, llm).results.values
         print(f"{length} tokens, {facts} facts: {time.perf_counter() - began:.0f} s", file=sys.stderr)
     return found
@@ -60,10 +60,10 @@ def scalings(model: str | None, questions: int) -> dict[str, Any]:
             began = time.perf_counter()
             llm = LLM(model, rope=scaling.format(times))
             length = times * llm.shape.trained
-            suite = FactLookup(length=length, questions=questions, abilities=STUDIED)
+            suite = FactLookup(length=length, samples=questions, abilities=STUDIED)
             found.setdefault(scaling.split(":")[0], {})[str(times)] = {
                 "lookup": evaluate(suite, llm).results.values["all"],
-                "perplexity": evaluate(Perplexity(length=length, windows=8), llm).results.values["second_half"],
+                "perplexity": evaluate(Perplexity(length=length, samples=8), llm).results.values["second_half"],
             }
             print(f"{scaling.format(times)}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
     return found
