@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence as Seq
 from pathlib import Path
 
-HERE = Path(__file__).parent
+PACKAGE = Path(__file__).parent.parent
 _SECONDS = 10
 
 
@@ -16,12 +16,12 @@ def command(args: Seq[str]) -> str:
     return shlex.join(("longspan", *args))
 
 
-def revision(folder: Path = HERE) -> str | None:
+def revision(folder: Path = PACKAGE) -> str | None:
     """The git revision that longspan's sources are at, with "+changes" where files of it differ from that; None where
     they are in no repository, as when the package was installed from an archive, or there is no git."""
     if _git(folder, "ls-files", "--error-unmatch", ".") is None:  # a repository around them is not theirs
         return None
-    head, changes = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain", "--untracked-files=no")
+    head, changes = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain", "--", ".")
     if head is None or changes is None:
         return None
     return head + ("+changes" if changes else "")

@@ -85,7 +85,9 @@ def about(record: Record) -> Iterator[tuple[str, str]]:
     for name, value in record.told.items():
         if name in left:
             continue
-        if name.endswith(("bytes", "bytes_peak")):
+        if name == "text_bytes":
+            yield "bytes of a text", "not known" if value is None else f"{size(value[0])}, in a file {size(value[1])}"
+        elif name.endswith(("bytes", "bytes_peak")):
             yield name.replace("_", " "), size(value)
         elif isinstance(value, Mapping):
             yield name, ", ".join(f"{key} {json.dumps(one, ensure_ascii=False)}" for key, one in value.items())
