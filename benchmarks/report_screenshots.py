@@ -3,7 +3,8 @@
     pip install playwright                      # in an environment of its own; Chromium from the system's packages
     python benchmarks/report_screenshots.py report.html out --chromium /usr/bin/chromium
 
-Ends with 1 where the page asks for anything over the network, says anything in the console, or is wider than the screen.
+Ends with 1 where the page asks for anything over the network, says anything in the console, or is wider than the
+screen.
 """
 
 from __future__ import annotations

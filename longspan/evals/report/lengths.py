@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import textwrap
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Seq
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def memory(study: Study) -> Iterator[Figure]:
 
 
 def _height(study: Study) -> float:
-    return style.taller(study.plans) if len(study.lengths) > 1 else 1.3 + 0.32 * len(study.plans)
+    return style.taller(study.plans) if len(study.lengths) > 1 else 1.2 + 0.36 * len(study.plans)
 
 
 def _point(row: Row) -> dict[str, Any]:
@@ -80,10 +81,11 @@ def _memory(study: Study, name: str) -> Iterator[dict[str, Any]]:
 def _against(points: Cells, study: Study, name: str, canvas: Canvas, ink: str) -> None:
     with style.plot(canvas) as axes:
         handles = []
-        for plan in study.plans:
+        for place, plan in enumerate(study.plans):
             look = study.looks[plan]
             mine = sorted((one for one in points if one["plan"] == plan), key=lambda one: int(one["length"]))
-            x = [one["length"] for one in mine]
+            aside = 2 ** (0.05 * (place - (len(study.plans) - 1) / 2))  # so that intervals do not hide each other
+            x = [aside * one["length"] for one in mine]
             line = {"color": look.colour, "linestyle": look.line, "linewidth": 1.6}
             handle = axes.errorbar(
                 x,
@@ -106,7 +108,7 @@ def _against(points: Cells, study: Study, name: str, canvas: Canvas, ink: str) -
                     markersize=5,
                 )
         style.tokens(axes, [one["length"] for one in points])
-        _values(axes.yaxis, axes.set_ylim, axes.set_yscale, points, name)
+        _values(axes, "y", points, name)
         style.trained(axes, study.trained, study.trained, ink)
         style.legend(canvas, handles, study.plans)
 
@@ -127,13 +129,14 @@ def _beside(points: Cells, study: Study, name: str, canvas: Canvas, ink: str) ->
                 )
                 if one.get("disk_bytes"):
                     axes.plot([one["disk_bytes"]], [place], look.marker, color=look.colour, fillstyle="none")
-        axes.set_yticks(range(len(study.plans)), [style.short(plan) for plan in study.plans])
+        axes.set_yticks(range(len(study.plans)), [textwrap.fill(style.short(plan), 22) for plan in study.plans])
         axes.set_ylim(len(study.plans) - 0.4, -0.6)
-        _values(axes.xaxis, axes.set_xlim, axes.set_xscale, points, name)
+        _values(axes, "x", points, name)
 
 
-def _values(axis: Any, limits: Callable[..., object], scale: Callable[..., object], points: Cells, name: str) -> None:
-    """The axis that shows what was measured."""
+def _values(axes: Any, which: str, points: Cells, name: str) -> None:
+    """The axis, "x" or "y", that shows what was measured."""
+    axis, limits = getattr(axes, f"{which}axis"), getattr(axes, f"set_{which}lim")
     if name != "score":
         limits(0, 1.12 * max(max(one[name], one.get("disk_bytes") or 0) for one in points))
         style.bytes_axis(axis)
@@ -145,9 +148,8 @@ def _values(axis: Any, limits: Callable[..., object], scale: Callable[..., objec
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axis.set_label_text("score")
     else:
-        finite = [one["score"] for one in points]
-        if min(finite) > 0 and max(finite) > 8 * min(finite):
-            scale("log")
+        if max(one["score"] for one in points) > 8 * min(one["score"] for one in points):
+            style.logarithmic(axes, which)
         axis.set_label_text("perplexity")
 
 

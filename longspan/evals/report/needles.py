@@ -76,4 +76,6 @@ def _draw(cells: Seq[Mapping[str, Any]], trained: int | None, canvas: Canvas, in
     axes.set_ylabel("depth")
     bar = canvas.colorbar(image, ax=axes, ticks=[0, 0.5, 1], fraction=0.05, pad=0.02)
     bar.ax.set_yticklabels(["0 %", "50 %", "100 %"])
-    style.trained(axes, trained, None if trained is None else sum(one <= trained for one in lengths) - 0.5, ink)
+    style.trained(
+        axes, trained, None if trained is None else sum(one <= trained for one in lengths) - 0.5, "#000000", "#ffffff"
+    )

@@ -74,7 +74,7 @@ def _draw(
                 axes.plot([x, total], [y, y], color=look.colour, linewidth=0.8, linestyle=":")
                 axes.plot([total], [y], look.marker, color=look.colour, fillstyle="none", markersize=7)
         if min(one["kv_bytes_peak"] for one in cells) > 0:
-            axes.set_xscale("log")
+            style.logarithmic(axes, "x")
         style.bytes_axis(axes.xaxis)
         axes.set_xlabel("KV cache at its peak")
         if cells[0]["measure"] == "share":

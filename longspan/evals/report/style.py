@@ -131,10 +131,11 @@ def tokens(axes: Any, lengths: Seq[int]) -> None:
     axes.margins(x=0.08)
 
 
-def trained(axes: Any, length: float | None, where: float | None, ink: str) -> None:
-    """An upright line at the trained length, where that is known."""
+def trained(axes: Any, length: float | None, where: float | None, ink: str, edge: str = "none") -> None:
+    """An upright line at the trained length, where that is known. edge: a colour beside the line, over a picture."""
     if length is None or where is None:
         return
+    axes.axvline(where, color=edge, linewidth=2.6)
     axes.axvline(where, color=ink, linewidth=1.2, linestyle=(0, (4, 2)))
     axes.annotate(
         f"trained: {length:,.0f}",
@@ -156,9 +157,23 @@ def amount(tokens: int) -> str:
     return f"{tokens:,}"
 
 
+def logarithmic(axes: Any, which: str) -> None:
+    """A logarithmic axis, "x" or "y", with ticks at 1, 2 and 5 of every decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    getattr(axes, f"set_{which}scale")("log")
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+
+
 def bytes_axis(axis: Any) -> None:
     """Ticks in the units of bytes."""
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    if axis.get_scale() == "linear":
+        axis.set_major_locator(MaxNLocator(5))
 
     def shown(value: float, _: object) -> str:
         size, unit = value, 0
