@@ -42,10 +42,10 @@ def sentences(rows: Seq[Row], failures: Seq[tuple[str, str, str]] = ()) -> Itera
         yield f"{plans}: {base.questions:,} questions about {base.texts:,} texts of {of} tokens, {regime}."
     sure = [row for row in others if _sure(row)]
     if sure:
-        yield f"Against {base.plan}, chance does not explain (95 %): " + ", ".join(_named(row) for row in sure) + "."
+        yield f"Different from {base.plan} beyond chance (95 %): " + ", ".join(_named(row) for row in sure) + "."
     if len(sure) < len(others):
         rest = ", ".join(row.plan for row in others if row not in sure)
-        yield f"No difference from {base.plan} that chance might not explain: {rest}."
+        yield f"Chance may explain the difference from {base.plan}: {rest}."
     for plan, suite, why in failures:
         yield f"{plan} on {suite}: no result. {why}"
 
@@ -79,23 +79,23 @@ def _cells(row: Row, several: bool, suites: bool) -> dict[str, str]:
     return {
         "task": row.task if not suites or row.task == row.suite else f"{row.suite}: {row.task}",
         "plan": row.plan,
-        "length": "" if not several or row.length is None else f"{row.length:,}",
+        "length": "" if not several else "all" if row.length is None else f"{row.length:,}",
         "score" if share else "perplexity": score(row.score),
         "95 % interval": "" if row.low is None else f"{score(row.low)} – {score(row.high)}",
         "n": f"{row.questions:,}",
         "texts": f"{row.texts:,}" if row.texts != row.questions else "",
-        "KV peak": "" if row.kv_bytes_peak is None else size(row.kv_bytes_peak),
-        "on disk": size(row.disk_bytes) if row.disk_bytes else "",
-        "a text": "" if row.text_kv_bytes is None else size(row.text_kv_bytes + (row.text_disk_bytes or 0)),
-        "process": "" if row.rss_peak_bytes is None else size(row.rss_peak_bytes),
-        "ms/token": "" if row.decode_ms_per_token is None else f"{row.decode_ms_per_token:.1f}",
-        "front": " ".join(front),
         "change": change(row.change) if compared else "",
         "95 % interval ": f"{change(row.change_low)} to {change(row.change_high)}"
         if row.change_low is not None
         else "",
         "won": f"{row.won:,}" if compared else "",
         "lost": f"{row.lost:,}" if compared else "",
+        "KV peak": "" if row.kv_bytes_peak is None else size(row.kv_bytes_peak),
+        "on disk": size(row.disk_bytes) if row.disk_bytes else "",
+        "a text": "" if row.text_kv_bytes is None else size(row.text_kv_bytes + (row.text_disk_bytes or 0)),
+        "process": "" if row.rss_peak_bytes is None else size(row.rss_peak_bytes),
+        "ms/token": "" if row.decode_ms_per_token is None else f"{row.decode_ms_per_token:.1f}",
+        "front": " ".join(front),
     }
 
 

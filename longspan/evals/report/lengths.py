@@ -28,12 +28,12 @@ def scores(study: Study) -> Iterator[Figure]:
         what = "Score" if share else "Perplexity"
         yield Figure(
             kind="score",
-            title=f"{what} against length" if len(study.lengths) > 1 else f"{what} of each plan",
+            title=f"{what} {_over(points)}",
             caption=f"{what}{' of all tasks together' if len(tasks) > 1 else ''}, with 95 % intervals."
             + ("" if share else " Lower is better."),
             rows=points,
-            draw=partial(_against if len(study.lengths) > 1 else _beside, points, study, "score"),
-            height=_height(study),
+            draw=partial(_against if _several(points) else _beside, points, study, "score"),
+            height=_height(points, study),
         )
 
 
@@ -53,16 +53,24 @@ def memory(study: Study) -> Iterator[Figure]:
         if points:
             yield Figure(
                 kind=kind,
-                title=f"{title} against length" if len(study.lengths) > 1 else f"{title} of each plan",
+                title=f"{title} {_over(points)}",
                 caption=caption,
                 rows=points,
-                draw=partial(_against if len({one["length"] for one in points}) > 1 else _beside, points, study, name),
-                height=_height(study),
+                draw=partial(_against if _several(points) else _beside, points, study, name),
+                height=_height(points, study),
             )
 
 
-def _height(study: Study) -> float:
-    return style.taller(study.plans) if len(study.lengths) > 1 else 1.2 + 0.36 * len(study.plans)
+def _several(points: Cells) -> bool:
+    return len({one["length"] for one in points}) > 1
+
+
+def _over(points: Cells) -> str:
+    return "against length" if _several(points) else f"of each plan, {points[0]['length']:,} tokens"
+
+
+def _height(points: Cells, study: Study) -> float:
+    return style.taller(study.plans) if _several(points) else 1.0 + 0.36 * len(study.plans)
 
 
 def _point(row: Row) -> dict[str, Any]:

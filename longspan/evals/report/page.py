@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 
+from longspan.evals.compare import Row
 from longspan.evals.records import REGIMES, USUAL, Loaded, Record
 from longspan.evals.report.figure import Figure, Study
 from longspan.evals.report.style import WIDTH
@@ -103,9 +104,9 @@ def _lead(records: Seq[Record]) -> str:
     models = list(dict.fromkeys(str(one.told.get("model", "not named")) for one in records))
     count = f"{len(plans)} plans" if len(plans) > 1 else f"One plan, {plans[0]},"
     samples = sum(len(one.samples) for one in records)
+    many = "s" * (len(records) > 1)
     return (
-        f"{count} on {_and(suites)}: {samples:,} samples in {len(records):,} evaluation{'s' * (len(records) > 1)} of "
-        f"the model {_and(models)}."
+        f"{count} on {_and(suites)}: {samples:,} samples in {len(records):,} evaluation{many}. Model: {_and(models)}."
     )
 
 
@@ -125,7 +126,8 @@ def _study(study: Study, drawn: Seq[Drawn]) -> dict[str, Any]:
     }
 
 
-def _table(rows: Seq[Any]) -> dict[str, Any]:
+def _table(rows: Seq[Row]) -> dict[str, Any]:
+    rows = [*(row for row in rows if row.whole), *(row for row in rows if not row.whole)]
     header, lines = table(rows)
     whole = [place for place, row in enumerate(rows) if row.whole]
     return {"header": header, "lines": lines, "names": NAMES, "whole": whole, "sentences": list(sentences(rows))}
