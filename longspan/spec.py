@@ -101,9 +101,17 @@ def _convert(text: str, hint: object, where: str) -> object:
         if hint is float:
             return float(text)
         if typing.get_origin(hint) is tuple:
-            kind = typing.get_args(hint)[0]
-            return tuple((kind if kind in (int, str) else float)(part) for part in text.split("/"))
+            return tuple(_element(hint)(part) for part in text.split("/"))
     except (ValueError, KeyError):
-        wanted = getattr(hint, "__name__", str(hint))
+        if typing.get_origin(hint) is tuple:
+            wanted = f"one or more {_element(hint).__name__}, as in 1/2"
+        else:
+            wanted = getattr(hint, "__name__", str(hint))
         raise UsageError(f"{where} should be {wanted}, got {text!r}") from None
     return text
+
+
+def _element(hint: object) -> type[int] | type[float] | type[str]:
+    """What the parts of a tuple are."""
+    kind = typing.get_args(hint)[0]
+    return typing.cast("type[int] | type[str]", kind) if kind in (int, str) else float
