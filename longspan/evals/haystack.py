@@ -55,19 +55,20 @@ class Haystack:
         return (self._text * (times + 1) if times else self._text)[start : start + characters]
 
 
-def fit(tokens: Callable[[int], int], limit: int) -> int:
-    """How many characters of text to take, so that the whole has at most `limit` tokens and hardly fewer.
+def fit(tokens: Callable[[int], int], limit: int, slack: int = SLACK) -> int:
+    """How many characters of text to take, so that the whole has at most `limit` tokens and hardly fewer: no more than
+    `slack`, where the text is cut that finely.
 
     tokens: how many the whole has with so many characters. With none it must not exceed the limit.
     """
     low, low_tokens = 0, tokens(0)
     assert low_tokens <= limit
-    aim = limit - SLACK // 2
+    aim = limit - slack // 2
     high, high_tokens = max(1, 4 * (aim - low_tokens)), 0  # most tokens have fewer than five characters
     while (high_tokens := tokens(high)) <= limit:
         low, low_tokens, high = high, high_tokens, 2 * high
     halve = False
-    while limit - low_tokens > SLACK and high - low > 1:
+    while limit - low_tokens > slack and high - low > 1:
         share = 0.5 if halve else (aim - low_tokens) / (high_tokens - low_tokens)
         halve = not halve  # a straight line alone can creep
         middle = min(max(low + round(share * (high - low)), low + 1), high - 1)

@@ -8,7 +8,8 @@ import pytest
 from longspan import LLM
 from longspan.engine.generate import Output
 from longspan.errors import UsageError
-from longspan.evals import fact_lookup, lookup
+from longspan.evals import asker, fact_lookup, lookup
+from longspan.evals.cases import PLACES, Scored
 from longspan.evals.fact_lookup import FactLookup
 from longspan.evals.suite import evaluate
 
@@ -27,15 +28,19 @@ class Model:
     def __init__(self, llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
         self.llm, self.prompts, self.rooms = llm, [], []
         self.say = lambda prompt: ""
-        monkeypatch.setattr(llm, "generate", self.generate)
+        self.together = asker.together
+        monkeypatch.setattr(asker, "together", self.answer)
 
-    def generate(self, prompts, *, max_new_tokens, stop, progress):
-        texts = [self.llm.tokenizer.decode(ids) for ids in prompts]
-        self.prompts += texts
-        self.rooms += [max_new_tokens] * len(texts)
+    def answer(self, sessions, texts, sampling, *reading):
+        if reading:
+            return self.together(sessions, texts, sampling, *reading)
+        prompts = [[*session.ids, *ids] for session, ids in zip(sessions, texts, strict=True)]
+        told = [self.llm.tokenizer.decode(ids) for ids in prompts]
+        self.prompts += told
+        self.rooms += [one.max_new_tokens for one in sampling]
         return [
             Output(self.say(text), (), "stop", len(ids), 0, 0.0, 0.0, "default")
-            for text, ids in zip(texts, prompts, strict=True)
+            for text, ids in zip(told, prompts, strict=True)
         ]
 
     def know(self, suite: FactLookup) -> None:
@@ -55,9 +60,12 @@ def chatting(llama, monkeypatch) -> Model:
     return Model(llama, monkeypatch)
 
 
-def run(model: Model, suite: FactLookup) -> list[fact_lookup.Answer]:
+def run(model: Model, suite: FactLookup) -> list[Scored]:
     model.prompts.clear()
-    return list(suite.samples(model.llm, TEXT, lambda done, total: None))
+    model.rooms.clear()
+    regime = "aware" if suite.asked == "start" else "agnostic"
+    batch = 1 if suite.asked == "row" else 8  # so that prompts come in the order of the samples
+    return list(evaluate(suite, model.llm, TEXT, regime=regime, batch=batch).samples)
 
 
 def test_a_seed_fixes_the_prompts(model):
@@ -69,28 +77,28 @@ def test_a_seed_fixes_the_prompts(model):
     assert not set(model.prompts) & set(first)
 
 
-@pytest.mark.parametrize("place", fact_lookup.PLACES)
+@pytest.mark.parametrize("place", PLACES)
 def test_more_questions_only_append(model, place):
     suite = FactLookup(length=1500, facts=5, samples=2, asked=place)
 
-    def prompts(suite: FactLookup) -> dict[tuple[str, int, int], tuple[fact_lookup.Answer, str]]:
+    def prompts(suite: FactLookup) -> dict[tuple[str, int, int], tuple[Scored, str]]:
         answers = run(model, suite)
-        assert len(answers) == suite.questions * len(NAMES)
-        return {(a.ability, a.index, a.turn): (a, p) for a, p in zip(answers, model.prompts, strict=True)}
+        assert len(answers) == suite.samples * len(NAMES)
+        return {(a.group, a.index, a.turn): (a, p) for a, p in zip(answers, model.prompts, strict=True)}
 
-    few, many = prompts(suite), prompts(dataclasses.replace(suite, samples=7, batch=3))
+    few, many = prompts(suite), prompts(dataclasses.replace(suite, samples=7))
     assert few.items() <= many.items()
 
 
 def test_a_sample_does_not_depend_on_the_others(model):
     all_of_them = run(model, SMALL)
     alone = run(model, dataclasses.replace(SMALL, abilities=("chain",)))
-    assert alone == [one for one in all_of_them if one.ability == "chain"]
+    assert alone == [one for one in all_of_them if one.group == "chain"]
     assert SMALL.draw("chain", 1).questions[0].text == alone[1].question
 
 
 @pytest.mark.parametrize("length", [700, 2000])
-@pytest.mark.parametrize("place", fact_lookup.PLACES)
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("form", ["model", "chatting"])
 def test_a_prompt_and_its_answer_fill_the_length(request, form, length, place):
     model = request.getfixturevalue(form)
@@ -99,7 +107,7 @@ def test_a_prompt_and_its_answer_fill_the_length(request, form, length, place):
     if place == "row":
         suite = dataclasses.replace(suite, length=length + 400)
     for one, prompt in zip(run(model, suite), model.prompts, strict=True):
-        room = len(one.expected) + 1 + 4
+        room = len(one.references[0]) + 1 + 4
         assert one.tokens == len(prompt.encode())
         assert one.tokens + room <= suite.length
         if place != "row":
@@ -145,7 +153,7 @@ def test_a_row_holds_the_models_own_answers(request, form):
     answers = run(model, suite)
     assert len(answers) == 14
     by_place = {
-        (one.ability, one.index, one.turn): (one, prompt) for one, prompt in zip(answers, model.prompts, strict=True)
+        (one.group, one.index, one.turn): (one, prompt) for one, prompt in zip(answers, model.prompts, strict=True)
     }
     assert {place for place in by_place if place[0] == "single"} == {
         *(("single", 0, turn) for turn in range(5)),
@@ -162,18 +170,16 @@ def test_a_row_holds_the_models_own_answers(request, form):
         assert prompt.index(one.question) > prompt.index("line ")
 
 
-def test_an_answer_has_room_for_the_longest_of_the_batch(model):
-    answers = run(model, dataclasses.replace(SMALL, batch=5))
-    for start in range(0, len(answers), 5):
-        longest = max(len(one.expected) for one in answers[start : start + 5])
-        assert set(model.rooms[start : start + 5]) == {longest + 1 + 4}
+def test_an_answer_has_room(model):
+    answers = run(model, SMALL)
+    assert model.rooms == [len(one.references[0]) + 1 + 4 for one in answers]
 
 
-@pytest.mark.parametrize("place", fact_lookup.PLACES)
+@pytest.mark.parametrize("place", PLACES)
 def test_who_knows_everything_is_always_right(model, place):
     suite = FactLookup(length=2500, facts=6, samples=6, asked=place)
     model.know(suite)
-    made = evaluate(suite, model.llm, TEXT)
+    made = evaluate(suite, model.llm, TEXT, regime="aware")
     for name in NAMES:
         figures = made.results.values["abilities"][name]
         assert (figures["right"], figures["asked"], figures["accuracy"]) == (6, 6, 1.0)
@@ -195,9 +201,9 @@ def test_going_on_after_the_value_is_wrong(model):
     model.know(SMALL)
     know = model.say
     model.say = lambda prompt: f"{know(prompt)} and more"
-    assert not any(one.right for one in run(model, SMALL))
+    assert not any(one.score for one in run(model, SMALL))
     model.say = lambda prompt: f"  {know(prompt)}\n"
-    assert all(one.right for one in run(model, SMALL))
+    assert all(one.score for one in run(model, SMALL))
 
 
 def test_who_always_says_unknown(model):
@@ -213,7 +219,7 @@ def test_who_always_says_unknown(model):
 
 
 def test_the_table(model):
-    suite = dataclasses.replace(SMALL, abilities=("single", "unknown"), questions=4)
+    suite = dataclasses.replace(SMALL, abilities=("single", "unknown"), samples=4)
     made = evaluate(suite, model.llm, TEXT)
     assert made.results.header == ("ability", "right", "asked", "accuracy", "95 % interval")
     assert made.results.rows == (
@@ -236,20 +242,20 @@ def test_the_depth_of_an_answer():
 
 def test_the_model_itself_answers(llama):
     """No stub: the answers are those of `generate`, greedily, one line of each."""
-    suite = FactLookup(length=400, facts=2, samples=1, batch=3, abilities=("single", "chain", "count"))
+    suite = FactLookup(length=400, facts=2, samples=1, abilities=("single", "chain", "count"))
     made = evaluate(suite, llama, TEXT)
     assert (made.rope, made.suite) == ("default", suite)
     for one in made.samples:
-        drawn = suite.draw(one.ability, one.index)
+        drawn = suite.draw(one.group, one.index)
         assert one.question == drawn.questions[0].text
-        assert one.right == lookup.score(one.answer, one.expected)
+        assert one.score == lookup.score(one.answer, drawn.questions[0].answer)
         assert "\n" not in one.answer
 
 
 def test_progress_ends_where_it_should(llama):
     told: list[tuple[float, float]] = []
-    suite = FactLookup(length=400, facts=2, samples=2, batch=3, abilities=("single", "chain"))
-    evaluate(suite, llama, TEXT, progress=lambda done, total: told.append((done, total)))
+    suite = FactLookup(length=400, facts=2, samples=2, abilities=("single", "chain"))
+    evaluate(suite, llama, TEXT, batch=3, progress=lambda done, total: told.append((done, total)))
     assert told == sorted(told)
     assert (told[0], told[-1]) == ((0, 4), (4, 4))
 
@@ -270,8 +276,7 @@ def test_too_many_facts_say_what_would_hold_them(model):
     [
         ({"length": 0}, "length: 0; give a whole number, 1 or more"),
         ({"facts": 0}, "facts: 0"),
-        ({"questions": 0}, "questions: 0"),
-        ({"batch": 0}, "batch: 0"),
+        ({"samples": 0}, "samples: 0"),
         ({"seed": -1}, "seed: -1"),
         ({"asked": "middle"}, "known: end, start, row"),
         ({"abilities": ("magic",)}, f"known: {', '.join(NAMES)}"),

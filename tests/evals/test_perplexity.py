@@ -54,6 +54,45 @@ def test_it_equals_transformers_cross_entropy(llama):
     assert low < values["perplexity"] < high
 
 
+@pytest.mark.parametrize("stride", [None, 16, 50])
+def test_position_and_length_are_told_apart_as_transformers_does(llama, stride):
+    """The windows of https://huggingface.co/docs/transformers/perplexity, in which a token that an earlier window
+    counted does not count again."""
+    ids, count = llama.encode(TEXT)[:500], 5 if stride else 3
+    made = evaluate(Perplexity(lengths=(50, 80), stride=stride, samples=1000), llama, llama.tokenizer.decode(ids))
+    for length in (50, 80):
+        step = stride or length
+        starts = range(0, len(ids) - length + 1, step)
+        assert [one.start for one in made.samples if one.length == length] == list(starts)
+        for start in starts:
+            own = nats(llama.path, ids[start : start + length]) if start < count * step else None
+            (one,) = (one for one in made.samples if (one.length, one.start) == (length, start))
+            counted = length - 1 if start == 0 or stride is None else stride
+            assert (one.tokens, sum(one.part_tokens)) == (counted, counted)
+            assert math.fsum(one.part_nats) == pytest.approx(one.nats)
+            if own is None:
+                continue
+            assert one.nats / counted == pytest.approx(math.fsum(own[-counted:]) / counted, abs=1e-4)
+            for place in range(10):
+                mine = [value for i, value in enumerate(own, 1) if i >= length - counted and i * 10 // length == place]
+                assert one.part_nats[place] == pytest.approx(math.fsum(mine), abs=1e-4 * max(len(mine), 1))
+        told = made.results.values["lengths"][str(length)]
+        assert [part["tokens"] for part in told["deciles"]] == [
+            sum(one.part_tokens[i] for one in made.samples if one.length == length) for i in range(10)
+        ]
+    values = made.results.values
+    assert values["perplexity"] == values["lengths"]["80"]["perplexity"]
+    assert [row[0] for row in made.results.rows[:4]] == [
+        *("50 tokens: whole windows", "50 tokens: second halves"),
+        *("80 tokens: whole windows", "80 tokens: second halves"),
+    ]
+
+
+def test_a_stride_beyond_the_window_is_refused(llama):
+    with pytest.raises(UsageError, match="stride: 60 tokens are more than the 50"):
+        evaluate(Perplexity(length=50, stride=60), llama, TEXT)
+
+
 def test_chunks_do_not_matter(folder):
     suite = Perplexity(length=60, samples=2)
     figures = [
@@ -92,18 +131,25 @@ def test_a_template_that_refuses_is_no_reason_to_fail(llama):
     assert beginning(llama) == []
 
 
+def window(index: int, start: int, tokens: int, nats: float, late_tokens: int, late_nats: float) -> Window:
+    """All of it in the first tenth."""
+    nothing = (0,) * 9
+    return Window(index, start, tokens, nats, late_tokens, late_nats, 10, (tokens, *nothing), (nats, *nothing))
+
+
 def test_figures_are_weighted_by_tokens():
     suite = Perplexity(length=10)
-    results = suite.results([Window(0, 0, 9, 9.0, 5, 10.0), Window(1, 10, 3, 12.0, 1, 2.0)])
+    results = suite.results([window(0, 0, 9, 9.0, 5, 10.0), window(1, 10, 3, 12.0, 1, 2.0)])
     assert results.values["nats_per_token"] == pytest.approx(21 / 12)
     assert results.values["second_half"]["nats_per_token"] == pytest.approx(2)
     assert results.values["second_half"]["interval"] == pytest.approx([math.exp(2), math.exp(2)])
     assert results.values["interval"] == pytest.approx(
         [math.exp(2.5 - 1.96 * 1.5), math.exp(2.5 + 1.96 * 1.5)], rel=1e-4
     )
-    one = suite.results([Window(0, 0, 9, 9.0, 5, 10.0)])
+    one = suite.results([window(0, 0, 9, 9.0, 5, 10.0)])
     assert one.values["interval"] is None
     assert one.rows[0] == ("whole windows", "2.718", "–", "9")
+    assert [row[0] for row in one.rows] == ["whole windows", "second halves", "0 – 10 %"]
 
 
 def test_a_text_that_fills_no_window(llama):
@@ -112,7 +158,18 @@ def test_a_text_that_fills_no_window(llama):
     assert len(evaluate(Perplexity(length=11), llama, "hello world").samples) == 1
 
 
-@pytest.mark.parametrize("settings", [{"length": 3}, {"length": -1}, {"windows": 0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"length": 3},
+        {"length": -1},
+        {"samples": 0},
+        {"stride": 0},
+        {"seed": -1},
+        {"lengths": (3,)},
+        {"length": 9, "lengths": (8,)},
+    ],
+)
 def test_bad_settings(settings):
-    with pytest.raises(UsageError, match=next(iter(settings))):
+    with pytest.raises(UsageError, match=next(iter(settings)).removesuffix("s")):
         Perplexity(**settings)
