@@ -46,15 +46,14 @@ def answers(
     return evaluation(suite, made, plan=plan, regime=regime, settings=settings, seed=seed, **told)
 
 
-def windows(
-    *, plan: str = "full", length: int = 512, count: int = 6, nats: float = 2.0, deciles: bool = True, **told: Any
-) -> dict[str, Any]:
+def windows(*, plan: str = "full", length: int = 512, count: int = 6, nats: float = 2.0, **told: Any) -> dict[str, Any]:
     """Windows of a text, the earlier tokens harder to foresee."""
     rng, made = random.Random(f"{plan}/{length}"), []
     for index in range(count):
         tenths = [[length / 10, length / 10 * (nats + rng.random() * 0.2 + 1 / (1 + place))] for place in range(10)]
         one = {"index": index, "start": index * length, "tokens": length, "nats": math.fsum(n for _, n in tenths)}
-        made.append(one | ({"deciles": tenths} if deciles else {}))
+        parts = {"part_tokens": [n for n, _ in tenths], "part_nats": [n for _, n in tenths]}
+        made.append({**one, "length": length, **parts, "late_tokens": length // 2, "late_nats": one["nats"] / 2})
     settings = {"length": length, "samples": count, "text": None}
     return evaluation("perplexity", made, plan=plan, regime=None, settings=settings, seed=0, **told)
 

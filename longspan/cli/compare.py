@@ -36,7 +36,7 @@ Suites = Annotated[
     list[str],
     typer.Option(
         metavar="SUITE",
-        help=f"One of {', '.join(SUITES)}, with options, as in lookup:length=1024,samples=100,abilities=single/count. "
+        help=f"One of {', '.join(SUITES)}, with options, as in lookup:length=1024,samples=100,abilities=single+count. "
         "Repeatable.",
     ),
 ]

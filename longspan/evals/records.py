@@ -65,7 +65,8 @@ class Record:
     @property
     def study(self) -> str:
         """Equal for evaluations that may stand in one figure: the same but for the length."""
-        return _key(self._of, {name: value for name, value in self.settings.items() if name != "length"})
+        left = ("length", "lengths")
+        return _key(self._of, {name: value for name, value in self.settings.items() if name not in left})
 
     @property
     def _of(self) -> list[Any]:
@@ -179,7 +180,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _sample(suite: str, one: Mapping[str, Any], settings: Mapping[str, Any]) -> Sample:
-    return _window(suite, one, settings) if "nats" in one else _answer(_scored(suite, one, settings))
+    return _window(suite, one) if "nats" in one else _answer(_scored(suite, one, settings))
 
 
 def _scored(suite: str, one: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -204,15 +205,18 @@ def _answer(one: Mapping[str, Any]) -> Sample:
     )
 
 
-def _window(suite: str, one: Mapping[str, Any], settings: Mapping[str, Any]) -> Sample:
+def _window(suite: str, one: Mapping[str, Any]) -> Sample:
+    parts = list(zip(one["part_tokens"], one["part_nats"], strict=True))
+    if len(parts) != DECILES:
+        raise ValueError(f"a window in {len(parts)} parts, not {DECILES}")
     return Sample(
         group=suite,
-        case=_key(one["index"]),
-        key=_key(one["index"], one["start"], one["tokens"]),
-        length=int(settings["length"]),
+        case=_key(one["length"], one["index"]),
+        key=_key(*(one[name] for name in ("length", "index", "start", "tokens"))),
+        length=int(one["length"]),
         value=_finite(one["nats"], "nats"),
         weight=_finite(one["tokens"], "tokens"),
-        deciles=tuple((_finite(a, "deciles"), _finite(b, "deciles")) for a, b in one.get("deciles", ())),
+        deciles=tuple((_finite(tokens, "part_tokens"), _finite(nats, "part_nats")) for tokens, nats in parts),
     )
 
 

@@ -15,7 +15,7 @@ from longspan.cli.main import call
 from longspan.errors import DoesNotFit, LongspanError
 from longspan.evals.suites import SUITES
 
-LOOKUP = "lookup:length=500,facts=2,samples=2,abilities=single/count"
+LOOKUP = "lookup:length=500,facts=2,samples=2,abilities=single+count"
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from longspan.errors import UsageError
 from longspan.evals.records import Loaded, read
 from longspan.evals.report import style
 from longspan.evals.report.figure import slug
-from longspan.evals.report.needles import band
+from longspan.evals.report.needles import nearest, rows_for
 from longspan.evals.report.write import Origin, write
 
 HOSTILE = "<script>alert('x')</script> & \"${y}$ {{ 7*7 }} ../../up"
@@ -150,17 +150,15 @@ def test_needles_are_counted_by_length_and_depth(made):
     assert sum(row["n"] for row in rows) == 40
     told = evaluations.answers(lengths=(512, 2048), samples=10)["samples"]
     for row in rows:
-        mine = [
-            one
-            for one in told
-            if one["length"] == row["length"] and band(one["depth"]) == round(10 * row["depth_from"])
-        ]
+        mine = [one for one in told if one["length"] == row["length"] and abs(one["depth"] - row["depth"]) < 1e-9]
         assert row["score"] == sum(one["score"] for one in mine) / len(mine)
 
 
-@pytest.mark.parametrize(("depth", "row"), [(0.0, 0), (0.05, 0), (0.1, 1), (0.95, 9), (1.0, 9)])
-def test_bands(depth, row):
-    assert band(depth) == row
+def test_rows_are_those_that_the_depths_lie_nearer_to():
+    tenths, grid = rows_for([0.05, 0.149, 0.96]), rows_for([0.0, 0.101, 0.499, 0.93, 1.0])
+    assert (len(tenths), len(grid)) == (10, 11)
+    assert [nearest(depth, tenths) for depth in (0.0, 0.149, 1.0)] == [0.05, 0.15, 0.95]
+    assert [nearest(depth, grid) for depth in (0.0, 0.101, 0.93, 1.0)] == [0.0, 0.1, 0.9, 1.0]
 
 
 def test_the_same_evaluations_give_the_same_files(tmp_path):

@@ -14,7 +14,8 @@ from longspan.evals.report.figure import Figure, Study
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-BANDS = 10
+ROWS = (tuple((i + 0.5) / 10 for i in range(10)), tuple(i / 10 for i in range(11)))
+"""Depths that rows stand for: tenths of the text, or every tenth from its beginning to its end."""
 
 
 def heatmaps(study: Study) -> Iterator[Figure]:
@@ -29,7 +30,7 @@ def heatmaps(study: Study) -> Iterator[Figure]:
                 caption=(
                     f"{len(samples):,} questions whose answer stands at one place of the text, under the plan {plan}. "
                     "Each cell gives the score in % and, smaller, the number n of its questions; an empty cell had "
-                    "none. Depth is the share of the text before the answer."
+                    "none. Depth is the share of the text before the answer; a row holds what is nearest to it."
                     + (f" The dashed line is the trained length, {study.trained:,} tokens." if study.trained else "")
                 ),
                 rows=tuple(cells),
@@ -38,18 +39,24 @@ def heatmaps(study: Study) -> Iterator[Figure]:
             )
 
 
-def band(depth: float) -> int:
-    return min(int(depth * BANDS), BANDS - 1)
+def rows_for(depths: Seq[float]) -> tuple[float, ...]:
+    """The rows that the depths lie nearer to."""
+    return min(ROWS, key=lambda rows: sum(abs(depth - nearest(depth, rows)) for depth in depths))
+
+
+def nearest(depth: float, rows: Seq[float]) -> float:
+    return min(rows, key=lambda row: abs(row - depth))
 
 
 def _cells(plan: str, samples: Seq[Sample]) -> list[dict[str, Any]]:
     found = []
+    rows = rows_for([one.depth or 0.0 for one in samples])
     for length in sorted({one.length for one in samples}):
-        for row in range(BANDS):
-            here = [one.value for one in samples if one.length == length and band(one.depth or 0.0) == row]
+        for row in rows:
+            here = [one.value for one in samples if one.length == length and nearest(one.depth or 0.0, rows) == row]
             if here:
-                place = {"plan": plan, "length": length, "depth_from": row / BANDS, "depth_to": (row + 1) / BANDS}
-                found.append(place | {"score": sum(here) / len(here), "n": len(here)})
+                score = sum(here) / len(here)
+                found.append({"plan": plan, "length": length, "depth": row, "score": score, "n": len(here)})
     return found
 
 
@@ -58,19 +65,20 @@ def _draw(cells: Seq[Mapping[str, Any]], trained: int | None, canvas: Canvas, in
     from matplotlib import colormaps
 
     lengths = sorted({one["length"] for one in cells})
-    grid = np.full((BANDS, len(lengths)), np.nan)
+    rows = rows_for([one["depth"] for one in cells])
+    grid = np.full((len(rows), len(lengths)), np.nan)
     colours = colormaps["cividis"]
     axes = canvas.add_subplot()
     small = 8 if len(lengths) <= 8 else 5.5
     for one in cells:
-        row, column = round(one["depth_from"] * BANDS), lengths.index(one["length"])
+        row, column = rows.index(one["depth"]), lengths.index(one["length"])
         grid[row, column] = one["score"]
         text = "#000000" if one["score"] > 0.55 else "#ffffff"
         axes.text(column, row - 0.12, f"{100 * one['score']:.0f}", ha="center", va="center", fontsize=small, color=text)
         axes.text(column, row + 0.28, f"n {one['n']:,}", ha="center", va="center", fontsize=0.72 * small, color=text)
     image = axes.imshow(grid, cmap=colours, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     axes.set_xticks(range(len(lengths)), [style.amount(one) for one in lengths])
-    axes.set_yticks(range(BANDS), [f"{100 * row // BANDS}–{100 * (row + 1) // BANDS} %" for row in range(BANDS)])
+    axes.set_yticks(range(len(rows)), [f"{100 * row:.0f} %" for row in rows])
     axes.tick_params(length=0)
     axes.set_xlabel("length of the prompt, tokens")
     axes.set_ylabel("depth")

@@ -20,15 +20,14 @@ if TYPE_CHECKING:
 def deciles(study: Study) -> Iterator[Figure]:
     """One figure for each length of a window."""
     for length in study.lengths:
-        records = [one for one in study.records if one.lengths == (length,) and all(s.deciles for s in one.samples)]
-        rows = tuple(row for record in records for row in _rows(record, length))
+        rows = tuple(row for record in study.records if record.windows for row in _rows(record, length))
         if rows:
-            windows = max(row["windows"] for row in rows)
+            count = max(row["windows"] for row in rows)
             yield Figure(
                 kind=f"positions {length}",
                 title=f"Perplexity by position, windows of {length:,} tokens",
                 caption=(
-                    f"{windows:,} windows. The first tenth holds the first {length // DECILES:,} or so tokens of each "
+                    f"{count:,} windows. The first tenth holds the first {length // DECILES:,} or so tokens of each "
                     "window, the last its end. Lower is better. Intervals of 95 % over the windows."
                 ),
                 rows=rows,
@@ -38,9 +37,10 @@ def deciles(study: Study) -> Iterator[Figure]:
 
 
 def _rows(record: Record, length: int) -> Iterator[dict[str, Any]]:
+    windows = [one for one in record.samples if one.length == length]
     for place in range(DECILES):
-        tokens = [one.deciles[place][0] for one in record.samples]
-        nats = [one.deciles[place][1] for one in record.samples]
+        tokens = [one.deciles[place][0] for one in windows]
+        nats = [one.deciles[place][1] for one in windows]
         if sum(tokens):
             ends = ratio(nats, tokens)
             yield {
@@ -51,7 +51,7 @@ def _rows(record: Record, length: int) -> Iterator[dict[str, Any]]:
                 "low": None if ends.low is None else math.exp(min(ends.low, 700.0)),
                 "high": None if ends.high is None else math.exp(min(ends.high, 700.0)),
                 "tokens": int(sum(tokens)),
-                "windows": len(record.samples),
+                "windows": len(windows),
             }
 
 
