@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from longspan.errors import UsageError
 
 T = typing.TypeVar("T")
+_JOINT: dict[type, str] = {int: "/", float: "/", str: "+"}
+"""What stands between the parts of a tuple; words may be paths, which have "/" in them."""
 
 
 class Table(Mapping[str, type[T]]):
@@ -85,7 +87,7 @@ def _text(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, tuple):
-        return "/".join(_text(v) for v in value)
+        return _JOINT[type(value[0]) if value else str].join(_text(v) for v in value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -101,8 +103,17 @@ def _convert(text: str, hint: object, where: str) -> object:
         if hint is float:
             return float(text)
         if typing.get_origin(hint) is tuple:
-            return tuple(float(part) for part in text.split("/"))
+            return tuple(_element(hint)(part) for part in text.split(_JOINT[_element(hint)]))
     except (ValueError, KeyError):
-        kind = getattr(hint, "__name__", str(hint))
-        raise UsageError(f"{where} should be {kind}, got {text!r}") from None
+        if typing.get_origin(hint) is tuple:
+            wanted = f"one or more {_element(hint).__name__} with {_JOINT[_element(hint)]} between them"
+        else:
+            wanted = getattr(hint, "__name__", str(hint))
+        raise UsageError(f"{where} should be {wanted}, got {text!r}") from None
     return text
+
+
+def _element(hint: object) -> type[int] | type[float] | type[str]:
+    """What the parts of a tuple are."""
+    kind = typing.get_args(hint)[0]
+    return typing.cast("type[int] | type[str]", kind) if kind in (int, str) else float

@@ -15,11 +15,13 @@ from longspan import __version__
 from longspan.cli import say
 from longspan.cli.bench import app as bench
 from longspan.cli.chat import chat
+from longspan.cli.compare import compare
 from longspan.cli.demo import demo
 from longspan.cli.doctor import doctor
 from longspan.cli.evaluate import app as evaluate
 from longspan.cli.model import model
 from longspan.cli.plan import plan
+from longspan.cli.report import report
 from longspan.cli.run import run
 from longspan.errors import LongspanError
 
@@ -35,6 +37,8 @@ app = typer.Typer(
 app.command(short_help="Continue a text of any length, or answer questions about it.")(run)
 app.command(short_help="Talk with a model.")(chat)
 app.command(short_help="See a text read far past the trained length, in a minute.")(demo)
+evaluate.command(short_help="Compare plans on the same samples.")(compare)
+evaluate.command(short_help="Draw evaluations as a page.")(report)
 app.add_typer(evaluate)
 app.add_typer(bench)
 app.command(short_help="Say what this machine has, and whether longspan works.")(doctor)

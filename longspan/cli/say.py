@@ -41,12 +41,12 @@ def table(rows: list[tuple[str, str]]) -> None:
         print(f"{name:<{width}}  {value}")
 
 
-def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output: names to the left, figures to the right."""
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> None:
+    """A table on standard output: the first `names` columns to the left, figures to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for row in (header, *rows):
-        cells = (f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-        print("  ".join((f"{row[0]:<{widths[0]}}", *cells)))
+        cells = (f"{cell:{'<' if i < names else '>'}{widths[i]}}" for i, cell in enumerate(row))
+        print("  ".join(cells))
 
 
 def note(text: str) -> None:

@@ -1,0 +1,1 @@
+"""Evaluations as a page with figures: `longspan eval report`."""
