@@ -181,7 +181,7 @@ def test_make_writes_the_cases_and_runs_nothing(cli, chatty, text, tmp_path, mon
     report = cli(*command, "--make", tmp_path / "made", "--json").json
     lines = [json.loads(line) for line in (tmp_path / "made").read_text().splitlines()]
     assert (report["cases"], report["questions"], len(lines)) == (20, 20, 20)
-    assert set(lines[0]) == {"group", "index", "length", "text", "questions", "asked"}
+    assert set(lines[0]) == {"group", "index", "length", "text", "questions", "asked", "plain"}
     (question,) = lines[0]["questions"]
     assert set(question) == {"text", "references", "metric", "room", "begins", "depth", "tokens"}
     assert question["references"][0] in lines[0]["text"]
