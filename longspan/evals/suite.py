@@ -176,7 +176,7 @@ def header(suite: Suite, llm: LLM, text: str | None, regime: str | None, batch: 
     """All that samples depend on."""
     return {
         "suite": type(suite).__name__,
-        "settings": {**dataclasses.asdict(suite), "batch": batch},
+        "settings": {**dataclasses.asdict(suite), "batch": batch},  # type: ignore[call-overload]
         "text": None if text is None else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
         "regime": regime,
         "model": str(llm.path),
@@ -228,7 +228,7 @@ def _timed(samples: Iterator[tuple[Any, Cost]], llm: LLM) -> Iterator[tuple[Any,
         now = time.perf_counter()
         pool = llm.pool
         seen = {"kv_bytes_peak": pool.peak_bytes, "disk_bytes": pool.disk_bytes}
-        yield sample, dataclasses.replace(cost, seconds=now - began, **seen)  # type: ignore[arg-type]
+        yield sample, dataclasses.replace(cost, seconds=now - began, **seen)
         began = now
 
 

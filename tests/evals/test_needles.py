@@ -92,7 +92,7 @@ def test_paired_intervals_are_those_of_the_paper(both: int, won: int, lost: int,
 
 @pytest.mark.parametrize(
     "settings",
-    [{"questions": 0}, {"depths": 0}, {"inside": -1}, {"seed": -1}, {"length": 0}, {"phrasing": "odd"}],
+    [{"samples": 0}, {"depths": 0}, {"inside": -1}, {"seed": -1}, {"length": 0}, {"phrasing": "odd"}],
     ids=str,
 )
 def test_bad_settings_are_refused(settings: dict[str, object]):
