@@ -67,7 +67,7 @@ def test_position_and_length_are_told_apart_as_transformers_does(llama, stride):
         for start in starts:
             own = nats(llama.path, ids[start : start + length]) if start < count * step else None
             (one,) = (one for one in made.samples if (one.length, one.start) == (length, start))
-            counted = length - 1 if start == 0 else min(step, length - 1)  # nothing foretells a window's first token
+            counted = length - 1 if start == 0 or stride is None else min(stride, length - 1)
             assert (one.tokens, sum(one.part_tokens)) == (counted, counted)
             assert math.fsum(one.part_nats) == pytest.approx(one.nats)
             if own is None:
