@@ -18,6 +18,7 @@ from longspan.cli.chat import chat
 from longspan.cli.demo import demo
 from longspan.cli.doctor import doctor
 from longspan.cli.evaluate import app as evaluate
+from longspan.cli.lm_eval import lm_eval
 from longspan.cli.model import model
 from longspan.cli.run import run
 from longspan.errors import LongspanError
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command(short_help="Continue a text of any length, or answer questions about it.")(run)
 app.command(short_help="Talk with a model.")(chat)
 app.command(short_help="See a text read far past the trained length, in a minute.")(demo)
+evaluate.command("lm-eval", short_help="Run tasks of EleutherAI's harness.")(lm_eval)
 app.add_typer(evaluate)
 app.add_typer(bench)
 app.command(short_help="Say what this machine has, and whether longspan works.")(doctor)
