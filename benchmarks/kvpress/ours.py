@@ -31,8 +31,9 @@ GONE = (0.25, 0.5, 0.75, 0.9)
 TOKEN = 6 * 2 * 2 * 64 * 2
 """Bytes of a token in the embedded model's whole cache: 6 layers of 2 KV heads, a key and a value of 64 numbers."""
 SELECTION = "sketch:pages=8,near=64"
-VARIANTS = ("keydiff:recent=0", "int4 + keydiff:recent=0")
-"""Besides the policies as they are: what a small budget leaves room for, and what the same bytes hold in codes."""
+VARIANTS = ("keydiff:recent=32", "keydiff:recent=0", "int4 + keydiff:recent=32")
+"""Besides the policies as they are: fewer of the newest tokens, which a small budget has no room for (a question and
+its answer are about 30), and what the same bytes hold in codes."""
 
 
 def main() -> None:
@@ -44,6 +45,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="these methods")
     parser.add_argument("--gone", type=float, nargs="+", default=list(GONE))
     parser.add_argument("--select", default=SELECTION)
+    parser.add_argument("--place", default="text", help="with a selection")
+    parser.add_argument("--resident", default="64KB", help="memory for pages of the file")
+    parser.add_argument("--memory", default="128MB")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no other method after so many")
     given = parser.parse_args()
     samples = [json.loads(line) for line in given.samples.open()][: given.texts]
@@ -60,7 +64,10 @@ def main() -> None:
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             options = plan(name, gone, given, samples, folder)
-            row = run(options, samples, given.aware)
+            if options is None:
+                print(f"{name} {gone}: not even a token fits in these bytes")
+                continue
+            row = run(options, samples, given)
         row = {"method": name, "gone": gone, "options": {k: v for k, v in options.items() if k != "offload"}, **row}
         with given.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -69,7 +76,7 @@ def main() -> None:
 
 def methods(given: argparse.Namespace) -> Iterator[tuple[str, float]]:
     """Names, and the share of tokens that an eviction removes; 0 for what keeps all."""
-    for name in ("whole", "int8", "int4", "int4 + selection", "int4 + selection, file") * (not given.aware):
+    for name in ("whole",) if given.aware else ("whole", "int8", "int4", "int4 + selection", "int4 + selection, file"):
         yield name, 0.0
     for gone in given.gone:
         for name, policy in POLICIES.items():
@@ -81,12 +88,14 @@ def methods(given: argparse.Namespace) -> Iterator[tuple[str, float]]:
 
 def plan(
     name: str, gone: float, given: argparse.Namespace, samples: list[dict[str, Any]], folder: str
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
+    """The engine's options; None where no budget is small enough."""
     if name == "whole":
         return {}
     if name in ("int8", "int4") or "selection" in name:
-        chosen = {"select": given.select} if "selection" in name else {}
-        return {"format": name[:4], **chosen, **({"offload": folder} if "file" in name else {})}
+        chosen = {"select": given.select, "place": given.place} if "selection" in name else {}
+        filed = {"offload": folder, "resident": given.resident} if "file" in name else {}
+        return {"format": name[:4], **chosen, **filed}
     coded = name.startswith("int4 + ")
     policy, _, words = name.removeprefix("int4 + ").partition(":")
     shape = {"format": "int4"} if coded else {"page": 16}
@@ -98,7 +107,7 @@ def plan(
     most = int(tokens * (1 - gone)) * TOKEN
     sample = next(sample for sample in samples if len(sample["context"]) == tokens)
     budget = int(tokens * (1 - gone)) * (2 if coded else 1)
-    while True:
+    while budget > 0:
         options = {"evict": f"{policy}:{','.join(filter(None, [f'budget={budget}', words]))}", **shape}
         llm = LLM(memory="128MB", **options)
         with llm.session() as session:
@@ -107,22 +116,23 @@ def plan(
         if over <= 0:
             return options
         budget -= max(over // (2 * TOKEN), 1) if coded else -(-over // TOKEN)
+    return None
 
 
-def run(options: dict[str, Any], samples: list[dict[str, Any]], aware: bool) -> dict[str, Any]:
+def run(options: dict[str, Any], samples: list[dict[str, Any]], given: argparse.Namespace) -> dict[str, Any]:
     """Answers to all questions, and the mean bytes in memory and in a file."""
-    llm = LLM(memory="128MB", **options)
+    llm = LLM(memory=given.memory, **options)
     answers, held, file = [], 0, 0
     for sample in samples:
         with llm.session() as session:
             session.feed(sample["context"])
             owned = llm.pool.owned_bytes
-            if aware:  # what a twin holds once its question was read
+            if given.aware:  # what a twin holds once its question was read
                 twin = session.fork()
                 twin.ask(sample["questions"][0]["ids"], max_new_tokens=1)
                 owned = llm.pool.owned_bytes - owned
                 twin.close()
-            held += owned
+            held += owned + llm.pool.resident_bytes
             if "offload" in options and llm.pool.sealed is not None:
                 file += llm.pool.sealed.owned * llm.pool.sealed.page_bytes
             answers += ask(llm, session, sample["questions"])

@@ -1,5 +1,5 @@
 """lm-eval with our engine: the figures of its own `hf` model on the same checkpoint. Skipped where lm-eval is missing,
-since it brings 47 packages that nothing else here needs."""
+since it brings about 50 packages that nothing else here needs."""
 
 from __future__ import annotations
 
