@@ -24,6 +24,7 @@ PAIRS = (
     ("keydiff", "", "KeyDiff"),
     ("keydiff", "recent=0", "KeyDiff"),
     ("expected_attention", "", "ExpectedAttention"),
+    ("expected_attention", "", "ExpectedAttention, epsilon 0.02"),
     ("h2o", "", "ObservedAttention"),
     ("attention_score", "", "ObservedAttention"),
     ("attention_score", "recent=0", "ObservedAttention"),
@@ -35,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("samples", type=Path)
     parser.add_argument("kept", type=Path)
+    parser.add_argument("--only", nargs="*", help="these policies")
     given = parser.parse_args()
     theirs = json.loads(given.kept.read_text())
     texts = [json.loads(line)["context"] for line in given.samples.read_text().splitlines()[: len(theirs)]]
@@ -42,6 +44,8 @@ def main() -> None:
     print("| ours | kvpress | removed | once: shared | least | the very same | while reading: shared |")
     print("|---|---|---|---|---|---|---|")
     for name, options, press in PAIRS:
+        if given.only and name not in given.only:
+            continue
         for gone in GONE:
             found: dict[bool, list[tuple[int, int, bool]]] = {True: [], False: []}
             for ids, row in zip(texts, theirs, strict=True):

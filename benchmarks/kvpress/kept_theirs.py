@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kvpress import ExpectedAttentionPress
 from kvpress.utils import compute_n_kept
 from theirs import GONE, PRESSES, Read, press
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
+PAPER = "ExpectedAttention, epsilon 0.02"
+"""With the constant of the paper, which kvpress's default leaves at 0."""
+
 
 def kept(read: Read, name: str, gone: float) -> list[list[list[int]]]:
-    chosen: Any = press(name, gone)
+    chosen: Any = ExpectedAttentionPress(gone, epsilon=0.02) if name == PAPER else press(name, gone)
     found = []
     for index, (module, kwargs, output) in enumerate(read.calls):
         module.rotary_emb = read.model.model.rotary_emb
@@ -52,7 +56,7 @@ def main() -> None:
             rows.append(
                 {
                     f"{name} {gone}": kept(reads["eager" if name == "ObservedAttention" else "sdpa"], name, gone)
-                    for name in PRESSES
+                    for name in (*PRESSES, PAPER)
                     for gone in GONE
                 }
             )
