@@ -8,9 +8,10 @@ text that was read (the mean; with what an eviction notes of its slots), in memo
 in the file already is not run again, so a run that was stopped goes on; --seconds stops one in time.
 
 Where the question is not known, an eviction's budget is the largest whose bytes, pages and notes together, are at most
-those that kvpress's method holds that keeps as large a share of tokens: measured, on a text of the samples. With the
-question in view budgets are tokens, since everything is kept until then and notes have room for it. Pages are of 16
-tokens for evictions, so that a budget is not rounded far, and of 64 otherwise.
+those that kvpress's method holds that keeps as large a share of tokens: measured, on a text of the samples. With
+--answering they are those that it holds when it has read a question too, which comes on top there and is within the
+budget here. With the question in view budgets are tokens, since everything is kept until then and notes have room for
+it. Pages are of 16 tokens for evictions, so that a budget is not rounded far, and of 64 otherwise.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--aware", action="store_true", help="evictions wait for the question")
     parser.add_argument("--texts", type=int, help="the first so many alone")
+    parser.add_argument(
+        "--answering", action="store_true", help="a budget's bytes are those while a question is answered"
+    )
     parser.add_argument("--only", nargs="*", help="these methods")
     parser.add_argument("--gone", type=float, nargs="+", default=list(GONE))
     parser.add_argument("--select", default=SELECTION)
@@ -56,7 +60,7 @@ def main() -> None:
         done = {(row["method"], row["gone"]) for row in map(json.loads, given.out.open())}
     began = time.perf_counter()
     for name, gone in methods(given):
-        if (name, gone) in done or (given.only and name not in given.only):
+        if (name + ", answering" * given.answering, gone) in done or (given.only and name not in given.only):
             continue
         if time.perf_counter() - began > given.seconds:
             print("stopped in time; the same command goes on")
@@ -68,7 +72,12 @@ def main() -> None:
                 print(f"{name} {gone}: not even a token fits in these bytes")
                 continue
             row = run(options, samples, given)
-        row = {"method": name, "gone": gone, "options": {k: v for k, v in options.items() if k != "offload"}, **row}
+        row = {
+            "method": name + ", answering" * given.answering,
+            "gone": gone,
+            "options": {k: v for k, v in options.items() if k != "offload"},
+            **row,
+        }
         with given.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(f"{name} {gone}: {options.get('evict', '')} {time.perf_counter() - start:.0f} s", flush=True)
@@ -104,9 +113,13 @@ def plan(
         chosen = ",".join(filter(None, [f"budget={int(tokens * (1 - gone))}", words, "wait=true"]))
         return {"evict": f"{policy}:{chosen}", **shape}
     tokens = min(len(sample["context"]) for sample in samples)
-    most = int(tokens * (1 - gone)) * TOKEN
+    kept = int(tokens * (1 - gone))
+    if given.answering:
+        sizes = [len(question["ids"]) for sample in samples for question in sample["questions"]]
+        kept += round(sum(sizes) / len(sizes))
+    most = kept * TOKEN
     sample = next(sample for sample in samples if len(sample["context"]) == tokens)
-    budget = int(tokens * (1 - gone)) * (2 if coded else 1)
+    budget = kept * (2 if coded else 1)
     while budget > 0:
         options = {"evict": f"{policy}:{','.join(filter(None, [f'budget={budget}', words]))}", **shape}
         llm = LLM(memory="128MB", **options)
