@@ -140,7 +140,7 @@ def run(options: dict[str, Any], samples: list[dict[str, Any]], given: argparse.
         with llm.session() as session:
             session.feed(sample["context"])
             owned = llm.pool.owned_bytes
-            if given.aware:  # what a twin holds once its question was read
+            if given.aware and "evict" in options:  # what a twin holds once its question was read
                 twin = session.fork()
                 twin.ask(sample["questions"][0]["ids"], max_new_tokens=1)
                 owned = llm.pool.owned_bytes - owned
