@@ -68,6 +68,7 @@ def main() -> None:
         held = f"{way.held:.0f} %" + (f" + {way.file:.0f} % in a file" if way.file else "")
         by = " | ".join(f"{share(way, samples, ability):.0f}" for ability in abilities)
         name = f"`{way.options}`" if way.options else way.name
+        name += ", answering" * (way.name.endswith(", answering") and bool(way.options))
         removed = f"{100 * way.gone:.0f} %" if way.gone else "–"
         print(f"| {removed} | {way.side} {name} | {score(way):.1f} | {points} | {held} | {way.left:.0f} % | {by} |")
     for one, two in given.versus:
