@@ -19,6 +19,7 @@ from longspan.cli.compare import compare
 from longspan.cli.demo import demo
 from longspan.cli.doctor import doctor
 from longspan.cli.evaluate import app as evaluate
+from longspan.cli.lm_eval import lm_eval
 from longspan.cli.model import model
 from longspan.cli.plan import plan
 from longspan.cli.report import report
@@ -39,6 +40,7 @@ app.command(short_help="Talk with a model.")(chat)
 app.command(short_help="See a text read far past the trained length, in a minute.")(demo)
 evaluate.command(short_help="Compare plans on the same samples.")(compare)
 evaluate.command(short_help="Draw evaluations as a page.")(report)
+evaluate.command("lm-eval", short_help="Run tasks of EleutherAI's harness.")(lm_eval)
 app.add_typer(evaluate)
 app.add_typer(bench)
 app.command(short_help="Say what this machine has, and whether longspan works.")(doctor)
