@@ -157,12 +157,14 @@ def bodies(found: Gathered, probe: Probe, weights: str, made: Path) -> None:
 
 
 def attention(found: Gathered, probe: Probe, plan: str, made: Path) -> None:
+    """What a step takes beside that of the same model with all pages and nothing in them."""
+    plain = statistics.median(Bench(made / probe.name).body(1, 9))
     bench, work = Bench(made / probe.name, **options(plan)), work_of(plan)
     warm = bench.text()
     bench.read(warm, 64)
     bench.answer(warm, 1)
     bench.drop(warm)
-    body = {rows: statistics.median(bench.body(rows, 3)) for rows in (1, 32, 128, 256, 2048)}
+    body = {1: plain} | {rows: statistics.median(bench.body(rows, 3)) for rows in (32, 128, 256, 2048)}
     text = bench.text()
 
     def read(tokens: int, rows: int, asks: bool = False) -> None:

@@ -18,6 +18,7 @@ from longspan.bench import shapes
 from longspan.bench.clock import NEXT
 from longspan.bench.fill import hollow
 from longspan.engine.llm import LLM
+from longspan.kernels.cpu.linear import FEW
 from longspan.plan.shape import Layer, Shape
 
 if TYPE_CHECKING:
@@ -147,7 +148,18 @@ class Bench:
         self.llm.scheduler.drop(text)
 
     def body(self, rows: int, times: int) -> list[float]:
-        """Seconds of the model's pass over so many rows, with next to nothing in place of attention."""
+        """Seconds of the model's pass over so many rows, with next to nothing in place of attention: of one row, as it
+        answers a text of a few tokens, by kernels that do it all; of more than such kernels take, without attention.
+
+        Raises AssertionError for rows in between.
+        """
+        if rows == 1:
+            text = self.text()
+            self.read(text, 4)
+            took = [step.forward for step in self.answer(text, times + 2)[2:]]
+            self.drop(text)
+            return took
+        assert rows > FEW, f"{rows} rows"
         row = torch.arange(rows)[None] % VOCAB
         keep = torch.tensor([rows - 1])
 

@@ -36,8 +36,8 @@ class Layout:
         of it, so a step never goes beyond one; None where nothing happens.
     kept: where something is evicted, one entry per layer: tokens that a lane keeps, the mean over its heads; None for
         layers with a window. shared: whether the heads of such a layer share its tokens, so that one may hold most of
-        them. waits: whether all are kept until a question was read. note_bytes: what is known of each slot there
-        besides its key and value.
+        them. waits: whether all are kept until a question, or a whole text, was read. note_bytes: what is known of each
+        slot there besides its key and value.
     summary_bytes: of the summary of a lane's page by which queries choose, in layers without a window.
     block: rows of a text that choose pages together, so that a step ends between two blocks, or where a prompt does.
     """
@@ -241,7 +241,7 @@ def evicting(layout: Layout, policy: Policy) -> Layout:
         interval=max(layout.page, *(size for size in INTERVALS if size <= least // 2), INTERVALS[0]),
         kept=kept,
         shared=policy.shared,
-        waits=policy.wait,
+        waits=policy.wait or policy.once,
         note_bytes=12 + sealing + sum(size for name, size in sizes.items() if name in policy.needs),
     )
 

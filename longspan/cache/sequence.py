@@ -15,17 +15,19 @@ from longspan.cache.pool import Pool
 class Sequence:
     """The cached part of one text.
 
-    length: tokens whose keys and values were stored; token i stands at text position `start + i`, in text
-    page (start + i) // P at offset (start + i) % P. groups: the layers that hold pages of the text. lanes: those
-    where eviction decides what stays. asking: text positions where reading turns into asking and back, ascending; a
-    query chooses pages for itself while it asks. marks: text positions, ascending, where what evicts decides again, as
-    at multiples of `Layout.interval`: the ends of prompts. They stay when the text is read again, which then gives the
-    same. answers: text positions where a prompt ends and its answer begins, and where that ends, in turns, ascending.
+    length: tokens whose keys and values were stored; token i stands at text position `start + i`, in text page (start +
+    i) // P at offset (start + i) % P. groups: the layers that hold pages of the text. lanes: those where eviction
+    decides what stays. asking: text positions where reading turns into asking and back, ascending; a query chooses
+    pages for itself while it asks. marks: text positions, ascending, where what evicts decides again, as at multiples
+    of `Layout.interval`: the ends of prompts. They stay when the text is read again, which then gives the same. cuts:
+    those of them where a text was read to its end. answers: text positions where a prompt ends and its answer begins,
+    and where that ends, in turns, ascending.
     """
 
     def __init__(self, pool: Pool, start: int = 0) -> None:
         self.pool, self.start, self.length = pool, start, 0
         self.marks: list[int] = []
+        self.cuts: list[int] = []
         self.asking: list[int] = []
         self.answers: list[int] = []
         members: dict[int | None, list[int]] = {}
@@ -86,11 +88,16 @@ class Sequence:
 
     def _waits(self, position: int) -> bool:
         """Whether nothing is evicted yet when the next token stands at `position`."""
+        if self.pool.policy is not None and self.pool.policy.once:
+            return position not in self.cuts
         return self.pool.layout.waits and not (self.answers and position >= self.answers[0])
 
     def _deciding(self) -> int:
         """The next text position where eviction decides what stays; far away when it waits for a question."""
-        if not self._waits(self.start + self.length):
+        following = self.start + self.length
+        if self.pool.policy is not None and self.pool.policy.once:
+            return min((cut for cut in self.cuts if cut > following), default=1 << 62)
+        if not self._waits(following):
             return self._due()
         return self.answers[0] if self.answers else 1 << 62
 
@@ -169,7 +176,7 @@ class Sequence:
         if self.lanes is not None:
             twin.lanes = self.lanes.fork()
         twin.length, twin.asking, twin.marks = self.length, list(self.asking), list(self.marks)
-        twin.answers = list(self.answers)
+        twin.answers, twin.cuts = list(self.answers), list(self.cuts)
         return twin
 
     def _copy(self, source: np.ndarray, target: np.ndarray) -> None:

@@ -31,7 +31,7 @@ RECORD = 1 << 20
 """Bytes of the file that share a checksum."""
 BLOCK = 256
 """Pages that are in memory at a time while they are copied."""
-VERSION = 1
+VERSION = 2
 
 
 def key(llm: LLM) -> bytes:
@@ -60,6 +60,7 @@ def save(llm: LLM, text: Text, path: Path, meta: dict[str, Any]) -> int:
         "length": cache.length,
         "asking": cache.asking,
         "marks": cache.marks,
+        "cuts": cache.cuts,
         "answers": cache.answers,
         "turned": text.turned,
         "angles": {
@@ -134,7 +135,7 @@ def load(llm: LLM, path: Path) -> tuple[Text, dict[str, Any]]:
             for store, pages in cache.lanes.held():
                 _copy_in(source, store, pages)
         cache.length, cache.asking, cache.marks = header["length"], header["asking"], header["marks"]
-        cache.answers = header["answers"]
+        cache.answers, cache.cuts = header["answers"], header["cuts"]
     except BaseException:
         if text is not None:
             llm.scheduler.drop(text)

@@ -120,7 +120,10 @@ class Scheduler:
         """
         self.check(len(text.ids), text.cache.start)
         text.turn(asks)
-        text.cache.marks.append(text.cache.start + len(text.ids))  # what is kept is decided again after each prompt
+        end = text.cache.start + len(text.ids)
+        text.cache.marks.append(end)  # what is kept is decided again after each prompt
+        if not asks or not text.cache.cuts:
+            text.cache.cuts.append(end)
         if text in self.idle:
             self.idle.remove(text)
         self.waiting.append(text)

@@ -32,6 +32,8 @@ def check(policy: Policy | None, regime: str) -> None:
         return
     if regime == "agnostic" and policy.wait:
         raise UsageError("evict: wait=true lets it see the question; leave it out, or give --regime aware")
+    if regime == "aware" and policy.once:
+        raise UsageError("evict: once=true cuts before a question is known; give wait=true, or --regime agnostic")
     if regime == "aware" and waits(policy) is not policy:
         raise UsageError(
             "regime: with aware nothing may be evicted before the question was read; add wait=true to --evict"
@@ -49,4 +51,4 @@ def evict(given: str | None, regime: str | None) -> str | None:
 
 def waits(policy: Any) -> Any:
     """The same policy, waiting for a question if it can."""
-    return policy if policy.wait or policy.window is not None else dataclasses.replace(policy, wait=True)
+    return policy if policy.wait or policy.once or policy.window is not None else dataclasses.replace(policy, wait=True)

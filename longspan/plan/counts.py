@@ -48,7 +48,7 @@ def _reaches(shape: Shape, work: Work) -> Iterator[Reach]:
 
 def _whole(layer: Layer, work: Work, held: int | None) -> Reach:
     """A layer without a window; held: tokens that eviction leaves, on average."""
-    reading = None if work.evict is not None and work.evict.wait else held
+    reading = None if work.evict is not None and (work.evict.wait or work.evict.once) else held
     answering, scans = held, None
     select = work.select
     if select is not None and select.pages is not None:

@@ -13,6 +13,7 @@ import transformers
 
 from longspan import LLM
 from longspan.cache.eviction import POLICIES
+from longspan.cache.lanes import Lanes
 from longspan.errors import UsageError
 from longspan.evals.needles import Needles
 
@@ -138,6 +139,85 @@ def test_what_a_question_looks_at_stays_only_where_it_was_waited_for():
 
     assert right("true") >= 14
     assert right("false") <= 6
+
+
+WHOLE = [name for name in POLICIES if name not in ("sliding_window", "streaming")]
+
+
+@pytest.mark.parametrize("format", ["dense", "int8"])
+@pytest.mark.parametrize("name", WHOLE)
+def test_with_once_a_text_is_cut_at_its_end_and_what_follows_comes_on_top(
+    name: str, format: str, folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    merge = ",merge=false" if format != "dense" else ""
+    evict = f"{name}:budget={BUDGET},once=true{merge}"
+    llm = LLM(folder("llama"), memory="64MB", dtype="float32", format=format, evict=evict)
+    cuts: list[int] = []
+    decide = Lanes.evict
+
+    def noted(lanes: Lanes, following: int) -> None:
+        cuts.append(following)
+        decide(lanes, following)
+
+    monkeypatch.setattr(Lanes, "evict", noted)
+    with llm.session() as session:
+        session.feed(ids_of(700))
+        assert cuts == [700]
+        lanes = session._text.cache.lanes
+        assert lanes is not None
+        held = (lanes.position >= 0).sum(2)
+        assert int(held.sum()) <= lanes.counts.size * BUDGET
+        session.ask(ids_of(300, 5), max_new_tokens=20, ignore_eos=True)
+        assert cuts == [700]  # also where an interval ends
+        lanes = session._text.cache.lanes
+        assert torch.equal((lanes.position >= 0).sum(2), held + 300 + 19)
+        session.feed(ids_of(100, 6))
+        assert cuts == [700, 700 + 300 + 20 + 100]
+    assert llm.pool.owned_bytes == 0
+
+
+@pytest.mark.parametrize("name", ["keydiff", "h2o", "snapkv"])
+def test_once_keeps_what_a_text_that_was_read_whole_would(name: str, folder: Callable[..., Path]):
+    """As waiting for a question does, when the text is one prompt."""
+    kept = []
+    for how in ("once", "wait"):
+        llm = opened(folder, f"{name}:budget={BUDGET},{how}=true")
+        with llm.session() as session:
+            if how == "once":
+                session.feed(ids_of(500))
+            else:
+                session.ask(ids_of(500), max_new_tokens=1, ignore_eos=True)
+            lanes = session._text.cache.lanes
+            assert lanes is not None
+            kept.append([set(row[row >= 0].tolist()) for row in lanes.position.flatten(0, 1)])
+    assert kept[0] == kept[1]
+
+
+def test_once_and_any_chunks_or_a_saved_text_give_the_same(folder: Callable[..., Path], tmp_path: Path):
+    said = []
+    for chunk in (2048, 100, 7):
+        llm = LLM(folder("llama"), memory="64MB", dtype="float32", evict=f"h2o:budget={BUDGET},once=true", chunk=chunk)
+        with llm.session() as session:
+            session.feed(ids_of(500))
+            session.save(tmp_path / "kept.kv")
+            with session.fork() as twin:
+                said.append(twin.ask(ids_of(290, 5), max_new_tokens=20, ignore_eos=True).ids)
+            said.append(session.ask(ids_of(290, 5), max_new_tokens=20, ignore_eos=True).ids)
+        with llm.resume(tmp_path / "kept.kv") as resumed:
+            said.append(resumed.ask(ids_of(290, 5), max_new_tokens=20, ignore_eos=True).ids)
+    assert said == [said[0]] * 9
+
+
+def test_a_prompt_that_is_answered_at_once_is_cut_when_it_was_read(folder: Callable[..., Path]):
+    once, wait = (opened(folder, f"keydiff:budget={BUDGET},{how}=true") for how in ("once", "wait"))
+    wish = {"max_new_tokens": 20, "ignore_eos": True}
+    assert once.generate(ids_of(600), **wish).ids == wait.generate(ids_of(600), **wish).ids
+
+
+@pytest.mark.parametrize("evict", ["keydiff:once=true,wait=true", "streaming:once=true", "sliding_window:once=true"])
+def test_once_and_what_contradicts_it_are_refused(evict: str, folder: Callable[..., Path]):
+    with pytest.raises(UsageError, match="once=true cuts after a text"):
+        opened(folder, evict)
 
 
 @pytest.mark.parametrize("name", ["sliding_window", "streaming"])

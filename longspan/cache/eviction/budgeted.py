@@ -20,13 +20,15 @@ class Budgeted(abc.ABC):
     merge: a token that goes joins the kept one whose key is most like its own, if their cosine is at least
     `similarity`; else it is dropped.
     wait: a text is kept whole until a question about it was read, so that what stays is chosen with the question in
-    view; false: the budget holds from the beginning on, and no question is known.
+    view. once: it is kept whole until it was read, then cut to the budget, and what comes afterwards, question and
+    answer, stays on top until more is read. Neither: the budget holds from the beginning on, and no question is known.
     """
 
     budget: int = 4096
     merge: bool = False
     similarity: float = 0.8
     wait: bool = False
+    once: bool = False
     needs: ClassVar[tuple[str, ...]] = ()
     query_aware: ClassVar[bool] = False
     observe: ClassVar[int] = 0
@@ -39,6 +41,9 @@ class Budgeted(abc.ABC):
             self.refuse(f"budget={self.budget} keeps nothing; give the tokens that a lane keeps, at least 1")
         if self.wait and self.window is not None:
             self.refuse("wait=true: the newest tokens stay whatever is asked; leave it out")
+        if self.once and (self.wait or self.window is not None):
+            other = "wait=true cuts after a question" if self.wait else "the newest tokens stay at any time"
+            self.refuse(f"once=true cuts after a text, {other}; leave one out")
         if not self.similarity >= -1:
             self.refuse(f"similarity={self.similarity:g}; it is a cosine, from -1 to 1; above 1 nothing merges")
 

@@ -82,6 +82,10 @@ class Policy(Protocol):
         """Whether nothing goes before the first question about a text was read."""
 
     @property
+    def once(self) -> bool:
+        """Whether nothing goes while a text is read, and what is over the budget at its end."""
+
+    @property
     def window(self) -> int | None:
         """Exactly how far back queries see, besides the first `sinks` tokens, between evictions too; None: all kept."""
 
