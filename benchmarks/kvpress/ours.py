@@ -35,6 +35,8 @@ SELECTION = "sketch:pages=8,near=64"
 VARIANTS = ("keydiff:recent=32", "keydiff:recent=0", "int4 + keydiff:recent=32")
 """Besides the policies as they are: fewer of the newest tokens, which a small budget has no room for (a question and
 its answer are about 30), and what the same bytes hold in codes."""
+ONCE = ("keydiff:recent=0", "keydiff:recent=32", "int4 + keydiff:recent=0", "int4 + keydiff:recent=32")
+"""These cut once, when a text was read, as the policies as they are do too."""
 
 
 def main() -> None:
@@ -93,6 +95,12 @@ def methods(given: argparse.Namespace) -> Iterator[tuple[str, float]]:
                 yield name, gone
         for name in VARIANTS:
             yield name, gone
+        if not given.aware:
+            for name, policy in POLICIES.items():
+                if policy.window is None:
+                    yield f"{name}:once=true", gone
+            for name in ONCE:
+                yield f"{name},once=true", gone
 
 
 def plan(

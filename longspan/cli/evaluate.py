@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -11,7 +12,7 @@ import typer
 
 from longspan.cli import options, say, texts
 from longspan.errors import UsageError
-from longspan.evals import regimes
+from longspan.evals import origin, regimes
 from longspan.evals.ask import BATCH
 from longspan.evals.raw import versions
 from longspan.evals.suite import Asking, Evaluation, Suite, chosen, evaluate, whole
@@ -114,6 +115,9 @@ def run(
                 "seed": getattr(made.suite, "seed", None),
                 "settings": {**dataclasses.asdict(made.suite), "text": text, "batch": batch},  # type: ignore[call-overload]
                 "versions": versions(),
+                "trained": llm.shape.trained,
+                "command": origin.command(sys.argv[1:]),
+                "revision": origin.revision(),
                 "kv_bytes_peak": made.kv_bytes_peak,
                 "disk_bytes": made.disk_bytes,
                 "text_bytes": made.text_bytes,

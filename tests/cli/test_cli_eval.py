@@ -12,8 +12,9 @@ import transformers
 from small_suites import OPTIONS
 
 from longspan import LLM, __version__
-from longspan.evals import asker, lookup
+from longspan.evals import asker, lookup, origin
 from longspan.evals.suites import SUITES
+from longspan.model.load import inspect
 
 SMALL = ("--length", 500, "--facts", 2, "--questions", 2)
 ONE = (*SMALL, "--ability", "single")
@@ -70,14 +71,17 @@ def test_json_says_everything(cli, chatty, text):
     ).json
     assert set(report) == {
         "suite", "model", "dtype", "weights", "device", "rope", "format", "evict", "select", "place", "offload",
-        "prefill", "regime", "seed", "settings", "versions", "kv_bytes_peak", "disk_bytes", "text_bytes",
-        "rss_peak_bytes", "seconds", "decode_ms_per_token", "results", "samples", "warnings",
+        "prefill", "regime", "seed", "settings", "versions", "trained", "command", "revision", "kv_bytes_peak",
+        "disk_bytes", "text_bytes", "rss_peak_bytes", "seconds", "decode_ms_per_token", "results", "samples", "warnings",
     }  # fmt: skip
     assert (report["suite"], report["model"]) == ("lookup", str(chatty))
     assert (report["dtype"], report["device"]) == ("bfloat16", "cpu")
     assert report["rope"].startswith("yarn:factor=")
     assert (report["regime"], report["seed"]) == ("aware", 7)
     assert report["decode_ms_per_token"] > 0
+    assert report["trained"] == inspect(str(chatty)).trained
+    assert report["command"].startswith("longspan ")
+    assert report["revision"] == origin.revision()
     assert report["settings"] == {
         "length": 500,
         "facts": 2,
