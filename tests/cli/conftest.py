@@ -52,6 +52,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
     def run(*args: object, stdin: bytes = b"", terminal: bool = False) -> Result:
         monkeypatch.setattr(sys, "stdin", Stdin(stdin, terminal))
+        monkeypatch.setattr(sys, "argv", ["longspan", *map(str, args)])
         capsys.readouterr()
         code = call([str(arg) for arg in args])
         captured = capsys.readouterr()

@@ -80,7 +80,7 @@ def test_json_says_everything(cli, chatty, text):
     assert (report["regime"], report["seed"]) == ("aware", 7)
     assert report["decode_ms_per_token"] > 0
     assert report["trained"] == inspect(str(chatty)).trained
-    assert report["command"].startswith("longspan ")
+    assert report["command"].startswith(f"longspan eval lookup --model {chatty} --length 500")
     assert report["revision"] == origin.revision()
     assert report["settings"] == {
         "length": 500,
