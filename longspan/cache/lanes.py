@@ -206,6 +206,17 @@ class Lanes:
                 getattr(self, name)[..., : tensor.shape[-1]] = tensor
         self._account()
 
+    def _narrow(self) -> None:
+        """Leave no more room than the fullest lane takes."""
+        columns = int(self.columns(self.counts).max())
+        if columns < self.table.shape[2]:
+            self.table = self.table[:, :, :columns].copy()
+            for name in NOTES:
+                tensor = getattr(self, name)
+                if tensor is not None:
+                    setattr(self, name, tensor[..., : columns * self.pool.layout.page].clone())
+            self._account()
+
     def _account(self) -> None:
         """What is known of slots counts as memory of the cache too."""
         size = sum(x.nbytes for x in (getattr(self, name) for name in NOTES) if x is not None)
@@ -277,6 +288,8 @@ class Lanes:
             summarise(self)
         if self.recent is not None:
             self.recent.zero_()
+        if self.pool.layout.waits:  # there was room for the whole text
+            self._narrow()
 
     def pick(self, index: int, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Keys and values [G, n·P, D] of pages [G, n] of a layer, and their slots [G, n·P]; those of page −1 and those

@@ -167,6 +167,8 @@ def test_with_once_a_text_is_cut_at_its_end_and_what_follows_comes_on_top(
         assert lanes is not None
         held = (lanes.position >= 0).sum(2)
         assert int(held.sum()) <= lanes.counts.size * BUDGET
+        columns = int(lanes.columns(lanes.counts).max())  # no room is left that the whole text had
+        assert (lanes.table.shape[2], lanes.position.shape[2]) == (columns, columns * llm.layout.page)
         session.ask(ids_of(300, 5), max_new_tokens=20, ignore_eos=True)
         assert cuts == [700]  # also where an interval ends
         lanes = session._text.cache.lanes
