@@ -181,6 +181,9 @@ def one(models: dict[str, Any], tokenizer: Any, ids: list[int], asked: list[Any]
     """What each press says to the questions about a text of these ids. In the regime with the question in view `asked`
     is one question without ids, as these stand among those of the text."""
     model, length, rows = models["sdpa"], len(ids), {}
+    presses, masking = (
+        [name for name in names if not given.only or name in given.only] for names in (PRESSES, MASKING)
+    )
     unmask(model)
     read = Read(model, ids)
     plain = told(read.cache)
@@ -189,7 +192,7 @@ def one(models: dict[str, Any], tokenizer: Any, ids: list[int], asked: list[Any]
             model, tokenizer, copied(read.cache), question["ids"], question["room"], length, read.logits
         )
     rows["whole"] = plain
-    for name, options in () if given.aware else QUANTIZED.items():
+    for name, options in () if given.aware or given.only else QUANTIZED.items():
         cache = QuantizedCache(config=model.config, **options)
         model.model(torch.tensor([ids]), past_key_values=cache)
         rows[name] = told(cache)
@@ -199,21 +202,22 @@ def one(models: dict[str, Any], tokenizer: Any, ids: list[int], asked: list[Any]
             rows[name]["answers"] += answers(model, tokenizer, twin, question["ids"], question["room"], length)
     eager = Read(models["eager"], ids)
     zipped, zip_cache = press("KVzip", GONE[0]), DynamicCache()
-    with zipped(model):
-        model.model(input_ids=torch.tensor([ids]), past_key_values=zip_cache)
+    if "KVzip" in masking:
+        with zipped(model):
+            model.model(input_ids=torch.tensor([ids]), past_key_values=zip_cache)
     for gone in GONE:
         unmask(model)
-        caches = {name: (eager if name == "ObservedAttention" else read).under(press(name, gone)) for name in PRESSES}
+        caches = {name: (eager if name == "ObservedAttention" else read).under(press(name, gone)) for name in presses}
         for name, cache in caches.items():
             rows[f"{name} {gone}"] = told(cache)
-        for question in asked:
+        for question in asked if presses else ():
             said = answers(
                 model, tokenizer, joined(list(caches.values())), question["ids"], question["room"], length,
                 read.logits, len(caches),
             )  # fmt: skip
             for name, text in zip(caches, said, strict=True):
                 rows[f"{name} {gone}"]["answers"].append(text)
-        for name in MASKING:
+        for name in masking:
             unmask(model)
             if name == "KVzip":
                 zipped.cut(model, gone)
@@ -258,6 +262,7 @@ def main() -> None:
     parser.add_argument("--aware", action="store_true", help="the press is at work on text and question")
     parser.add_argument("--texts", type=int, help="the first so many alone")
     parser.add_argument("--check", action="store_true", help="compare hooks on copies with reads under the press")
+    parser.add_argument("--only", nargs="*", help="these presses, and no quantized cache")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no other text after so many")
     given = parser.parse_args()
     torch.set_num_threads(2)

@@ -130,7 +130,8 @@ def _kept(
             lanes.turns[index] = rotation.further
         asked = kept.Asked(q[start : start + segment.rows], rows, softcap, s_aux)
         if step.pool.select is None:
-            outputs.append(kept.attend(lanes, index, asked, rotation, step.placement))
+            compiled = step.backend is cpu.attend
+            outputs.append(kept.attend(lanes, index, asked, rotation, step.placement, compiled))
         else:
             lanes.align = step.placement.align
             reader = LaneReader(lanes, index, segment.sequence.start, rotation, step.placement)

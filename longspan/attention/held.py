@@ -17,9 +17,12 @@ from longspan.kernels.cpu.tape import Held, Pages, Stretch, serves
 
 
 def held(step: Step) -> Held | None:
-    """None: the step's layers are attended one by one. Layers that evict are left out, those where a query chooses
-    pages for itself, and those whose pages are opened by others than the kernels."""
+    """None: the step's layers are attended one by one, as where whole blocks look at few pages. Layers that evict are
+    left out, those where a query chooses pages for itself, and those whose pages are opened by others than the
+    kernels."""
     pool, layout = step.pool, step.pool.layout
+    if any(leaves is not None for leaves in step.leaves):
+        return None
     if step.backend is not cpu.attend or not pool.keys.is_cpu or max(s.rows for s in step.segments) > paged.FEW:
         return None
     if not serves(pool.dtype, layout.head_dim, layout.page):

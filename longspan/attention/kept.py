@@ -27,8 +27,11 @@ class Asked:
     learned: torch.Tensor | None
 
 
-def attend(lanes: Lanes, index: int, asked: Asked, rotation: Rotation | None, placement: Placement) -> torch.Tensor:
-    """[R, H, D] in float32. The keys of these queries are in the lanes already."""
+def attend(
+    lanes: Lanes, index: int, asked: Asked, rotation: Rotation | None, placement: Placement, compiled: bool
+) -> torch.Tensor:
+    """[R, H, D] in float32. The keys of these queries are in the lanes already. compiled: whether compiled kernels may
+    read them."""
     page, policy = lanes.pool.layout.page, lanes.policy
     count = asked.rows.shape[0]
     seen = slots.Seen(
@@ -41,7 +44,7 @@ def attend(lanes: Lanes, index: int, asked: Asked, rotation: Rotation | None, pl
     if placement.blockwise:
         first = int(asked.rows[0])
         cuts = [0, *range(-first % page or page, count, page), count]
-    read = _where_they_lie if lanes.readable(count) else _gathered
+    read = _where_they_lie if compiled and lanes.readable(count) else _gathered
     some = [
         Asked(asked.queries[a:b], asked.rows[a:b], asked.softcap, asked.learned) for a, b in itertools.pairwise(cuts)
     ]

@@ -83,6 +83,7 @@ class Pages(abc.ABC):
         ids = wanted.reshape(-1).astype(np.int64)
         ids[(ids >= 0) & (self._owners[ids] > 0)] = -1
         self._owners[ids[ids >= 0]] = 1
+        self._top = max(self._top, int(ids.max(initial=-1)) + 1)
         missing = np.flatnonzero(ids < 0)
         if missing.size:
             ids[missing] = self._any(missing.size)

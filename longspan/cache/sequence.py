@@ -20,8 +20,8 @@ class Sequence:
     decides what stays. asking: text positions where reading turns into asking and back, ascending; a query chooses
     pages for itself while it asks. marks: text positions, ascending, where what evicts decides again, as at multiples
     of `Layout.interval`: the ends of prompts. They stay when the text is read again, which then gives the same. cuts:
-    those of them where a text was read to its end. answers: text positions where a prompt ends and its answer begins,
-    and where that ends, in turns, ascending.
+    those of them where a text ended that was only read, and the end of a first prompt that was answered at once.
+    answers: text positions where a prompt ends and its answer begins, and where that ends, in turns, ascending.
     """
 
     def __init__(self, pool: Pool, start: int = 0) -> None:

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 def opened(llm: LLM, ids: list[int], chunk: int | None, start: int) -> tuple[Text, int]:
     """A text that is read by itself, and how many of its ids at a time. Raises UsageError, DoesNotFit."""
+    policy = llm.plan.evict
+    if policy is not None and (policy.wait or policy.once):
+        raise UsageError(
+            f"evict: {'wait' if policy.wait else 'once'}=true evicts nothing before a text ends, and logits are told "
+            "while it is read; leave it out"
+        )
     size = llm.scheduler.chunk if chunk is None else chunk
     if size < 1:
         raise UsageError(f"chunk: {size}; give the ids per step, ≥ 1")

@@ -31,7 +31,7 @@ RECORD = 1 << 20
 """Bytes of the file that share a checksum."""
 BLOCK = 256
 """Pages that are in memory at a time while they are copied."""
-VERSION = 2
+VERSION = 1
 
 
 def key(llm: LLM) -> bytes:
@@ -135,7 +135,7 @@ def load(llm: LLM, path: Path) -> tuple[Text, dict[str, Any]]:
             for store, pages in cache.lanes.held():
                 _copy_in(source, store, pages)
         cache.length, cache.asking, cache.marks = header["length"], header["asking"], header["marks"]
-        cache.answers, cache.cuts = header["answers"], header["cuts"]
+        cache.answers, cache.cuts = header["answers"], header.get("cuts", [])  # older files have none
     except BaseException:
         if text is not None:
             llm.scheduler.drop(text)

@@ -1,7 +1,8 @@
 """Attention over slots: what a lane kept, in whatever order, each slot with its own position.
 
-Where eviction has been, pages no longer follow the text. The slots of a lane are then gathered, and keys turned one
-by one; their number is bounded by a budget, so this costs the same at any length of the text.
+Where eviction has been, pages no longer follow the text. Compiled kernels read a few queries' slots where they lie; for
+longer steps, and formats that they do not know, slots are gathered here and keys turned one by one. Their number is
+bounded by a budget, so this costs the same at any length of the text.
 """
 
 from __future__ import annotations

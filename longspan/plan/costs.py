@@ -31,8 +31,7 @@ NAMES = {
 @dataclasses.dataclass(frozen=True)
 class Costs:
     """rates: seconds of one of each amount. spread: what steps of the calibration differed from what the rates say of
-    them, the median, relative. base: bytes that the process holds before any model. held: bytes in memory for each
-    byte of weights as stored, at the worst while they are loaded."""
+    them, the median, relative. base: bytes that the process holds before any model."""
 
     rates: Rates
     spread: float

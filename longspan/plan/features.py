@@ -5,7 +5,8 @@ amount is a number of calls, of numbers read or of products, counted alike here 
 
     body.few, body.many       all but attention, for up to 16 rows and for more
     pages.few, pages.many     attention over all pages, by compiled kernels, for up to 8 rows and for more
-    lanes.few, lanes.many     attention over what eviction left, in torch
+    lanes.few, lanes.many     attention over what eviction left: of tokens that answer, by compiled kernels; while a
+                              text is read, gathered, in torch
     select.few, select.many   attention over few pages: of a token that answers, of rows that are only read
     asked                     rows that choose their pages
     evict, seal, summarise    what happens at multiples of the interval
@@ -102,12 +103,12 @@ def body(shape: Shape, work: Work, rows: np.ndarray) -> Amounts:
     every step; flop: of products; number: of activations that are read or written; open: weights that are opened."""
     few, kind = rows <= ROWS, bits(work)
     parameters, many = counts.linear_parameters(shape), rows[~few]
-    head = counts.head_parameters(shape) * (shape.element if work.weights < 8 else work.weights / 8)
+    head = counts.head_parameters(shape) * (1 if counts.coded_head(work) else counts.plain_bytes(shape, work))
     layers, found = len(shape.layers), defaultdict[tuple[str, str], float](float)
     found["body.few", "step"] = int(few.sum())
     found["body.few", "layer"] = int(few.sum()) * layers
     found["body.few", f"byte.{kind}"] = float(few.sum()) * counts.weight_bytes(parameters, work)
-    found["body.few", f"byte.{'int8' if work.weights == 8 else 'plain'}"] += len(rows) * head
+    found["body.few", f"byte.{'int8' if counts.coded_head(work) else 'plain'}"] += len(rows) * head
     found["body.many", "layer"] = len(many) * layers
     found["body.many", "weight"] = len(many) * parameters
     found["body.many", "flop"] = 2.0 * parameters * int(many.sum())
@@ -164,7 +165,7 @@ def pages(
 
 
 def gathered(rows: np.ndarray, slots: np.ndarray, heads: int, lanes: int, dim: float) -> dict[str, np.ndarray]:
-    """Attention over slots of lanes that are gathered first."""
+    """Attention over slots of lanes, each opened once."""
     return {
         "layer": np.ones_like(rows),
         "gather": slots * lanes * dim,
@@ -256,13 +257,4 @@ def _answer(reach: Reach, work: Work, tokens: int, since: int) -> Amounts:
         add("summarise", {"layer": one, "number": one * every * lanes * dim}, batch)
     if work.format is not None and work.evict is None:
         add(f"seal.{form}", {"layer": one, "number": one * every * lanes * dim}, batch)
-    return found
-
-
-def seconds(amounts: Amounts, rates: Rates) -> dict[str, float]:
-    """Of each group. Raises KeyError for a group that has no costs; an amount without a cost costs nothing."""
-    found: dict[str, float] = {}
-    for (group, name), much in amounts.items():
-        if much:
-            found[group] = found.get(group, 0.0) + much * rates[group].get(name, 0.0)
     return found

@@ -69,6 +69,13 @@ def test_claiming_looks_through_no_page_that_was_never_touched():
     assert most < 100_000
 
 
+def test_pages_that_are_wanted_and_any_are_not_the_same():
+    slab = Slab({"one": ((1,), torch.uint8)}, Budget(100_000_000), torch.device("cpu"))
+    assert sorted(slab.claim(np.array([3, -1, -1, -1, -1])).tolist()) == [0, 1, 2, 3, 4]
+    assert len(set(slab.claim(np.array([5, 3, -1])).tolist())) == 3
+    assert slab.owned == 8
+
+
 def test_page_sizes():
     for size in PAGE_SIZES:
         assert pool(page=size).layout.page == size

@@ -216,6 +216,15 @@ def test_a_prompt_that_is_answered_at_once_is_cut_when_it_was_read(folder: Calla
     assert once.generate(ids_of(600), **wish).ids == wait.generate(ids_of(600), **wish).ids
 
 
+@pytest.mark.parametrize("how", ["once", "wait"])
+def test_logits_while_a_text_is_read_are_not_told_for_what_comes_after(how: str, folder: Callable[..., Path]):
+    llm = opened(folder, f"h2o:budget={BUDGET},{how}=true")
+    with pytest.raises(UsageError, match=f"{how}=true evicts nothing before a text ends"):
+        llm.logits(ids_of(20))
+    with pytest.raises(UsageError, match=f"{how}=true evicts nothing before a text ends"):
+        llm.losses(ids_of(20))
+
+
 @pytest.mark.parametrize("evict", ["keydiff:once=true,wait=true", "streaming:once=true", "sliding_window:once=true"])
 def test_once_and_what_contradicts_it_are_refused(evict: str, folder: Callable[..., Path]):
     with pytest.raises(UsageError, match="once=true cuts after a text"):

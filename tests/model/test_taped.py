@@ -145,21 +145,35 @@ def test_pages_in_a_file_are_read_by_who_knows_them(tmp_path: Path, ran: dict[st
     filed = made(tmp_path, "llama", offload=str(tmp_path), resident="200KB", **options)
     wish = {"max_new_tokens": 40, "ignore_eos": True}
     prompt = [(7 * i * i + 3) % 250 + 3 for i in range(700)]
-    assert (
-        filed.generate(prompt, **wish).ids
-        == call_by_call(made(tmp_path, "llama", **options)).generate(prompt, **wish).ids
-    )
+    before = dict(ran)
+    said = filed.generate(prompt, **wish).ids
+    assert ran["stops"] - before["stops"] == 3 * (ran["runs"] - before["runs"]) > 0  # layers
+    assert said == call_by_call(made(tmp_path, "llama", **options)).generate(prompt, **wish).ids
 
 
-def test_a_layer_that_is_not_finite_is_named(tmp_path: Path):
+def test_blocks_that_look_at_few_pages_do_so(tmp_path: Path):
+    """Also where a step has no more rows than a tape takes."""
+    options: dict[str, Any] = {"prefill": "sparse:block=8,stride=8,near=0,least=64,density=0.2", "chunk": 9, "rows": 1}
+    prompt = [(7 * i * i + 3) % 250 + 3 for i in range(640)]
+    read = []
+    for llm in (made(tmp_path, "llama", **options), call_by_call(made(tmp_path, "llama", **options))):
+        text = llm.generate(prompt, max_new_tokens=2, ignore_eos=True)
+        read.append((text.ids, llm.pages.seen, llm.pages.read))
+    assert read[0] == read[1]
+    assert 0 < read[0][2] < read[0][1]
+
+
+def test_a_layer_that_is_not_finite_is_named(tmp_path: Path, ran: dict[str, int]):
     from longspan.errors import NumericalError
 
     llm = made(tmp_path, "llama", dtype="float16")
-    llm.generate([5] * 20, max_new_tokens=4, ignore_eos=True)
+    llm.generate([5] * 4, max_new_tokens=4, ignore_eos=True)  # so that there is a tape for as many
+    runs = ran["runs"]
     with torch.no_grad():
         llm.scheduler.forward.model.model.layers[1].mlp.down_proj.weight.fill_(60000.0)  # type: ignore[attr-defined]
     with pytest.raises(NumericalError, match="layer 1"):
         llm.generate([5] * 4, max_new_tokens=4, ignore_eos=True)
+    assert ran["runs"] > runs
 
 
 def test_a_fork_and_its_parent_go_their_own_ways(tmp_path: Path):

@@ -17,7 +17,7 @@ from longspan.model.program.lines import Line
 from longspan.model.program.simplify import PLUS, TIMES
 
 Opaque = Callable[..., Any]
-NORMS = "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse"
+FURTHER = "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse"
 """Further operands of `embedding`; but for max_norm none changes what it gives."""
 
 
@@ -106,7 +106,7 @@ class Taped:
             return False
         out = self._values[line.outs]
         if isinstance(function, Norm):
-            if function.level is None or given[0].dtype != self.tape.dtype:
+            if function.level is None or not given[0].dtype == function.dtype == self.tape.dtype:
                 return False
             self.tape.norm(given[0], function.weight, function.eps, out)
         elif name in PLUS and len(given) == len(line.args) == 2 and not line.kwargs:
@@ -145,8 +145,8 @@ class Taped:
     def _embedding(self, line: Line, given: list[Tensor], out: Tensor) -> bool:
         """Rows of a table, with nothing done to them."""
         table = line.args[1] if len(line.args) > 1 else None
-        told = {"padding_idx": None, "max_norm": None, **dict(zip(NORMS, line.args[2:], strict=False)), **line.kwargs}
-        scaled = told["max_norm"] is not None or set(told) > {*NORMS}
+        told = {"padding_idx": None, "max_norm": None, **dict(zip(FURTHER, line.args[2:], strict=False)), **line.kwargs}
+        scaled = told["max_norm"] is not None or not set(told) <= {*FURTHER}
         if not isinstance(table, Tensor) or not table.is_contiguous() or scaled or given[0].dtype != torch.long:
             return False
         self.tape.rows(table, given[0], out)

@@ -264,6 +264,16 @@ struct Numbers {
                 std::memcpy(held.data() + 2 * i, &h, 2);
         }
     }
+    // a number that has no mantissa, or is none
+    void put(int64_t i, float x) {
+        uint32_t bits;
+        std::memcpy(&bits, &x, 4);
+        const uint16_t h = static_cast<uint16_t>(kind == Kind::bf16 ? bits >> 16 : std::isnan(x) ? 0x7e00 : 0x7c00);
+        if (kind == Kind::f32)
+            std::memcpy(held.data() + 4 * i, &x, 4);
+        else
+            std::memcpy(held.data() + 2 * i, &h, 2);
+    }
     double at(int64_t i) const {
         float x;
         uint16_t h;
@@ -504,6 +514,14 @@ void tapes() {
             }
             decode.finish();
             results[1] = sums;
+        }
+        for (const float odd : {NAN, INFINITY}) {  // at the end, where vectors may not reach
+            Numbers some(kind, size, false);
+            some.put(size - 1, odd);
+            Tape tape(level, kind);
+            tape.finite(size, some.held.data(), &finite);
+            if (tape.run(0, 1, nullptr) != -1 || finite) fail("a number that is none", level, 0, odd);
+            finite = true;
         }
         if (mine.keys != other.keys || mine.values != other.values) fail("pages written by a tape", level, 0, 0);
         for (size_t i = 0; i < results[0].size(); i++) {

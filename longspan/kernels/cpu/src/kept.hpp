@@ -71,7 +71,7 @@ struct Count {
     static constexpr int value = N;
 };
 
-// out [m, N·W] from column `at` of rows [n, width]: coefficients a [m, n], of which row j begins at rows_of(j).
+// out [m, N·W] from column `at` of rows [n, width]: coefficients a [m, n], of which row j begins at row_of(j).
 template <int M, int N, class Row>
 void kept_block(const Row& row_of, int64_t n, const float* matrix, int64_t width, int64_t at, V::F out[M][N]) {
     for (int j = 0; j < M; j++)
