@@ -18,7 +18,7 @@ from longspan.errors import LongspanError, UsageError
 from longspan.evals import regimes
 from longspan.evals.ask import BATCH
 from longspan.evals.records import FULL, read
-from longspan.evals.suite import whole
+from longspan.evals.suite import contents, whole
 from longspan.evals.suites import SUITES
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def compare(
     if baseline not in words:
         raise UsageError(f"--against {baseline}: there is no such plan; plans: {', '.join(words)}")
     regimes.named(regime)
-    _check_text(text)
+    own = _text(text)
     for name, value, least in (("samples", samples, 1), ("batch", batch, 1), ("seed", seed, 0)):
         whole(name, value, least)
     suites = {one: tasks.suite(one, {"samples": samples, "seed": seed}, regime) for one in dict.fromkeys(suite)}
@@ -115,11 +115,12 @@ def compare(
     given = {"model": model, "text": text, "dtype": dtype, "device": device, "batch": batch}
     usual = {"dtype": "auto", "device": "auto", "batch": BATCH}
     given = {name: value for name, value in given.items() if value != usual.get(name)}
-    planned = [
-        tasks.Task(name, words[name], one, tasks.arguments(suites[one], regime, {**given, **shared, **chosen[name]}))
-        for one in suites
-        for name in words
-    ]
+    planned = []
+    for asked, made in suites.items():
+        held = contents(made, own)
+        for name in words:
+            args = tasks.arguments(made, regime, {**given, **shared, **chosen[name]})
+            planned.append(tasks.Task(name, words[name], asked, args, held))
 
     from longspan.engine.llm import EMBEDDED
     from longspan.evals import origin
@@ -184,26 +185,29 @@ def show(rows: Seq[Row], failures: Seq[tuple[str, str, str]]) -> None:
 
 
 def _rows(done: Seq[tasks.Done], baseline: str, seed: int) -> list[Row]:
-    """The rows of all suites; each is called as it was asked for. Where the baseline came to no result, the first plan
-    stands for it."""
+    """The rows of all suites; each is called as it was asked for. Where the baseline came to no result, the full
+    cache stands for it, or else the first plan."""
     from longspan.evals.compare import compare as compared
 
     rows: list[Row] = []
     for suite in dict.fromkeys(one.task.suite for one in done):
         records = [read(one.told, suite) for one in done if one.task.suite == suite and one.told is not None]
         if records:
-            base = baseline if any(one.plan == baseline for one in records) else records[0].plan
+            base = baseline if any(one.plan == baseline for one in records) else None
             rows += [dataclasses.replace(row, suite=suite) for row in compared(records, base, seed=seed)]
     if not rows:
         raise LongspanError("no plan came to a result: " + "; ".join(dict.fromkeys(one.error or "" for one in done)))
     return rows
 
 
-def _check_text(text: str | None) -> None:
-    if text == "-":
+def _text(path: str | None) -> str | None:
+    """What is in the file."""
+    if path == "-":
         raise UsageError("--text -: every plan reads the text for itself, standard input only once; give a file")
-    if text is not None and not texts.read(text, "--text").strip():
-        raise UsageError(f"--text {text}: it is empty; give a file with text in it")
+    text = None if path is None else texts.read(path, "--text")
+    if text is not None and not text.strip():
+        raise UsageError(f"--text {path}: it is empty; give a file with text in it")
+    return text
 
 
 @contextmanager

@@ -6,16 +6,16 @@ import dataclasses
 import inspect
 import sys
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
 
 from longspan.cli import options, say, texts
 from longspan.errors import UsageError
-from longspan.evals import origin, regimes
+from longspan.evals import lengths, origin, regimes
 from longspan.evals.ask import BATCH
 from longspan.evals.raw import versions
-from longspan.evals.suite import Asking, Evaluation, Suite, chosen, evaluate, whole
+from longspan.evals.suite import Asking, Evaluation, Suite, chosen, contents, evaluate, whole
 from longspan.evals.suites import SUITES
 
 app = typer.Typer(name="eval", help="Measure a model on generated tasks.", short_help="Measure a model.")
@@ -97,6 +97,7 @@ def run(
         return
     if raw is not None:
         _check_writable(raw)
+    held = contents(given, own)
     llm = options.load(model, dtype=dtype, device=device, **engine)
     regimes.check(llm.plan.evict, regime or "agnostic")
     with bar("evaluating", "samples") as move:
@@ -114,6 +115,7 @@ def run(
                 "regime": made.regime,
                 "seed": getattr(made.suite, "seed", None),
                 "settings": {**dataclasses.asdict(made.suite), "text": text, "batch": batch},  # type: ignore[call-overload]
+                "contents": held,
                 "versions": versions(),
                 "trained": llm.shape.trained,
                 "command": origin.command(sys.argv[1:]),
@@ -163,6 +165,7 @@ def _make(name: str, suite: Suite, own: str | None, path: Path, given: dict[str,
                 "model": given["model"] or "embedded",
                 "seed": getattr(made, "seed", None),
                 "settings": settings,
+                "contents": contents(made, own),
                 "versions": versions(),
                 "cases": cases,
                 "questions": asked,
@@ -189,11 +192,15 @@ def _check_writable(path: Path, name: str = "--raw") -> None:
 def _command(suite: type[Suite]) -> Any:
     """`run` for one suite, with the suite's fields among its options."""
     own = {field.name: _option(suite, field) for field in dataclasses.fields(suite)}  # type: ignore[arg-type]
+    several = {name for name, kind in get_type_hints(suite).items() if kind == tuple[int, ...]}
 
     def command(**given: Any) -> None:
         fields = {name: given.pop(name) for name in own}
         told = {name: value for name, value in fields.items() if value not in (None, [])}
-        run(suite, {name: tuple(v) if isinstance(v, list) else v for name, v in told.items()}, **given)
+        for name, value in told.items():
+            if isinstance(value, list):
+                told[name] = lengths.parse(value) if name in several else tuple(value)
+        run(suite, told, **given)
 
     shared = [p for p in inspect.signature(run, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
     first = [p for p in shared if p.name in ("context", "model")]
@@ -207,7 +214,7 @@ def _command(suite: type[Suite]) -> Any:
 def _option(suite: type[Suite], field: dataclasses.Field[Any]) -> inspect.Parameter:
     kind, default = get_type_hints(suite)[field.name], field.default
     if get_origin(kind) is tuple:
-        kind, default = list[int] | None if get_args(kind)[0] is int else list[str] | None, None
+        kind, default = list[str] | None, None
     names = (field.metadata["name"] or field.name.replace("_", "-"), field.metadata["also"])
     shown = typer.Option(
         *(f"--{name}" for name in names if name is not None),

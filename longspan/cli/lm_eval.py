@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,10 +69,14 @@ def lm_eval(
         if error.name is None or not error.name.startswith("lm_eval"):
             raise
         raise UsageError("eval lm-eval needs EleutherAI's package; pip install lm-eval") from None
+    from longspan.evals import origin
+    from longspan.evals.raw import versions
+
     llm = options.load(model, dtype=dtype, device=device, **engine)
     began = time.perf_counter()
+    harness = Harness(llm, max_length=max_length, seed=seed)
     found = run(
-        Harness(llm, max_length=max_length, seed=seed),
+        harness,
         names,
         None if include_path is None else str(include_path),
         limit=limit,
@@ -90,6 +96,7 @@ def lm_eval(
                 "dtype": str(llm.dtype).removeprefix("torch."),
                 "weights": llm.weights,
                 "device": str(llm.device),
+                "rope": llm.ropes.used(llm.reach(harness.longest)),
                 **llm.plan.texts,
                 "settings": {
                     "tasks": names,
@@ -99,6 +106,10 @@ def lm_eval(
                     "max_length": max_length,
                 },
                 "seed": seed,
+                "versions": {**versions(), "lm-eval": metadata.version("lm-eval")},
+                "trained": llm.shape.trained,
+                "command": origin.command(sys.argv[1:]),
+                "revision": origin.revision(),
                 "kv_bytes_peak": llm.pool.peak_bytes,
                 "disk_bytes": llm.pool.disk_bytes,
                 "seconds": seconds,

@@ -13,15 +13,7 @@ from typing import Any, TextIO
 
 import typer
 
-_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
-
-
-def size(count: int) -> str:
-    """Bytes in the units that --memory takes: "26.3 MB"."""
-    value, unit = float(count), 0
-    while value >= 999.95 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{count} bytes" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+from longspan.evals.numbers import size as size
 
 
 def rate(tokens_per_second: float | None) -> str:

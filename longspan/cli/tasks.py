@@ -24,12 +24,14 @@ from longspan.evals.suites import SUITES
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One suite for one plan. args: of `longspan`, without where samples are kept."""
+    """One suite for one plan. args: of `longspan`, without where samples are kept. contents: of the user's files, as
+    `longspan.evals.suite.contents` tells them."""
 
     plan: str
     words: str
     suite: str
     args: tuple[str, ...]
+    contents: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -84,7 +86,7 @@ def run(tasks: Seq[Task], folder: Path, about: Mapping[str, Any]) -> Iterator[Do
     """Each task with what came of it, in order. What is in the folder from before is taken from there; what stopped in
     the middle goes on. about: added to each evaluation. A plan that does not fit does not end the others.
 
-    Raises UsageError where the folder holds an evaluation of other settings.
+    Raises UsageError where the folder holds an evaluation of other settings or of files that have changed since.
     """
     for number, task in enumerate(tasks, 1):
         kept = folder / f"{task.name}.json"
@@ -134,6 +136,13 @@ def _kept(path: Path, task: Task, about: Mapping[str, Any]) -> dict[str, Any] | 
         )
         raise UsageError(
             f"--out: {path} was made with {there} where now {here} is asked for; give a new folder, or the same options"
+        )
+    held = told.get("contents") or {}
+    changed = [name for name in {**held, **task.contents} if held.get(name) != task.contents.get(name)]
+    if changed:
+        raise UsageError(
+            f"--out: {path} was made with other content of {' and '.join(changed)}; give a new folder, or the content "
+            "that it had"
         )
     if made != versions():
         raise UsageError(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PLACES = ("end", "start", "row")
+MARGIN = 4
+"""Tokens of an answer beyond those expected: its first space, its end, and room to be seen writing on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from longspan.errors import UsageError
 from longspan.evals.bootstrap import RESAMPLES, Interval, ratio
+from longspan.evals.numbers import perplexity
 from longspan.evals.pareto import front
 from longspan.evals.records import FULL, Record, Sample
 
@@ -20,9 +21,11 @@ ALL = "all"
 class Row:
     """One plan on one task.
 
-    length: None where a suite has several and the row is of all. measure: of score, "share" (0 … 1) or "perplexity".
-    low, high: the 95 % interval, by: how it came about (`longspan.evals.bootstrap`). questions: answers, or tokens
-    foreseen. texts: that they are about, the independent ones.
+    length: None where a suite has several and the row is of all. task: ALL where it is of all; score and change are
+    then means over the tasks (and lengths) of their means, so that each counts alike; of perplexity, over all tokens.
+    measure: of score, "share" (0 … 1) or "perplexity". low, high: the 95 % interval, by: how it came about
+    (`longspan.evals.bootstrap`). questions: answers, or tokens foreseen. texts: that they are about, the independent
+    ones. drawn: what chance drew, and the interval draws anew: "text", "fact" (of the one text) or "window".
 
     The next are of the whole evaluation, and None in rows of a part of it. kv_bytes_peak: of memory, disk_bytes: of a
     file, rss_peak_bytes: of the process. text_kv_bytes, text_disk_bytes: what memory and file have of one text when it
@@ -45,6 +48,7 @@ class Row:
     by: str
     questions: int
     texts: int
+    drawn: str
     whole: bool
     kv_bytes_peak: int | None = None
     disk_bytes: int | None = None
@@ -123,13 +127,13 @@ def _parts(record: Record) -> Iterator[tuple[int | None, str, Chosen]]:
 
 
 def _row(record: Record, base: Record, length: int | None, task: str, chosen: Chosen, seed: int, resamples: int) -> Row:
-    mine = {one.key: one for one in record.samples if chosen(one)}
+    mine = _weighted(record, chosen)
     whole = len(mine) == len(record.samples)
     bounds = None if record.windows else (0.0, 1.0)
     value = sum(one.value for one in mine.values()) / sum(one.weight for one in mine.values())
     interval = _interval(list(mine.values()), [one.value for one in mine.values()], bounds, seed, resamples)
     if record.windows:
-        value, interval = _exp(value), interval.through(_exp)
+        value, interval = perplexity(value), interval.through(perplexity)
     row = Row(
         suite=record.suite,
         regime=record.regime,
@@ -142,7 +146,8 @@ def _row(record: Record, base: Record, length: int | None, task: str, chosen: Ch
         high=interval.high,
         by=interval.by,
         questions=round(sum(one.weight for one in mine.values())),
-        texts=len({one.case for one in mine.values()}),
+        texts=1 if record.facts else len({one.case for one in mine.values()}),
+        drawn="window" if record.windows else "fact" if record.facts else "text",
         whole=whole,
     )
     if whole:
@@ -157,8 +162,18 @@ def _row(record: Record, base: Record, length: int | None, task: str, chosen: Ch
         )
     if record is base:
         return row
-    other = {one.key: one for one in base.samples if chosen(one)}
-    return _changed(dataclasses.replace(row, against=base.plan), mine, other, seed, resamples)
+    return _changed(dataclasses.replace(row, against=base.plan), mine, _weighted(base, chosen), seed, resamples)
+
+
+def _weighted(record: Record, chosen: Chosen) -> dict[str, Sample]:
+    """The chosen samples by their keys. Answers have weights that are 1 on average, so that each task at each length
+    counts alike however many they are; they are 1 where all have as many."""
+    mine = {one.key: one for one in record.samples if chosen(one)}
+    if record.windows:
+        return mine
+    counts = Counter((one.group, one.length) for one in mine.values())
+    even = len(mine) / len(counts)
+    return {key: one.times(even / counts[one.group, one.length]) for key, one in mine.items()}
 
 
 def _changed(row: Row, mine: dict[str, Sample], other: dict[str, Sample], seed: int, resamples: int) -> Row:
@@ -168,7 +183,7 @@ def _changed(row: Row, mine: dict[str, Sample], other: dict[str, Sample], seed: 
     interval = _interval(list(mine.values()), differences, None if windows else (-1.0, 1.0), seed, resamples)
     change = sum(differences) / sum(one.weight for one in mine.values())
     if windows:  # a difference of nats is a ratio of perplexities
-        change, interval = _exp(change) - 1, interval.through(lambda nats: _exp(nats) - 1)
+        change, interval = perplexity(change) - 1, interval.through(lambda nats: perplexity(nats) - 1)
     more, less = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     won, lost = (less, more) if windows else (more, less)
     return dataclasses.replace(
@@ -224,7 +239,3 @@ def _of_text(record: Record, place: int) -> float | None:
 
 def _whole(number: float | None) -> int | None:
     return None if number is None else int(number)
-
-
-def _exp(nats: float) -> float:
-    return math.exp(nats) if nats < 700 else math.inf

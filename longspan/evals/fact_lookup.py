@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from longspan.engine import prompts
 from longspan.errors import UsageError
 from longspan.evals import haystack, lookup
-from longspan.evals.cases import PLACES, Case, Question, Scored
+from longspan.evals.cases import MARGIN, PLACES, Case, Question, Scored
 from longspan.evals.intervals import wilson
+from longspan.evals.numbers import percent
 from longspan.evals.suite import Results, option, whole
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ ROW = 5
 """Questions of a conversation asked in a "row"."""
 ANSWERABLE = ("single", "distractor", "several", "updated")
 """Abilities whose questions could be in "unknown", and are not: "unknown" is always wrong there."""
-_MARGIN = 4
-"""Tokens of an answer beyond those expected: its first space, its end, and room to be seen writing on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +149,7 @@ class FactLookup:
         expected = [question.answer for question in drawn.questions]
         ids = prompts.conversation(llm, text, asked, expected[:-1], self.asked == "start")
         # an earlier answer may fill its room, and its tokens need not join its neighbours' as the expected one's do
-        return len(ids) + 2 * _MARGIN * (len(asked) - 1) + room(llm, drawn.questions[-1])
+        return len(ids) + 2 * MARGIN * (len(asked) - 1) + room(llm, drawn.questions[-1])
 
     def _check(self, llm: Words) -> None:
         assert self.length is not None
@@ -193,7 +192,7 @@ class FactLookup:
 
 def room(llm: Words, question: lookup.Question) -> int:
     """Tokens kept free for the answer."""
-    return len(llm.encode(f" {question.answer}", special=False)) + _MARGIN
+    return len(llm.encode(f" {question.answer}", special=False)) + MARGIN
 
 
 def depth(text: str, sentences: Seq[str], value: str) -> float | None:
@@ -219,10 +218,5 @@ def _figures(answers: Seq[Scored]) -> dict[str, Any]:
 
 def _row(figures: dict[str, Any]) -> tuple[str, ...]:
     low, high = figures["interval"]
-    accuracy = "–" if figures["accuracy"] is None else percent(figures["accuracy"])
-    return f"{figures['right']:,}", f"{figures['asked']:,}", accuracy, f"{percent(low)} – {percent(high)}"
-
-
-def percent(share: float) -> str:
-    """As tables show it."""
-    return f"{100 * share:.1f} %"
+    between = f"{percent(low)} – {percent(high)}"
+    return f"{figures['right']:,}", f"{figures['asked']:,}", percent(figures["accuracy"]), between

@@ -36,7 +36,7 @@ class Harness(TemplateLM):  # type: ignore[misc]
     max_length: tokens of a prompt with its continuation, beyond which its beginning is left out, as lm-eval's `hf`
     model does. None: nothing is left out, and documents are read in windows of the trained length, since rolling log-
     likelihoods are defined by windows. seed: of tasks that sample. A prompt is handled as one that came whole: with
-    `select`, its last 128 tokens choose their pages.
+    `select`, its last 128 tokens choose their pages. longest: tokens of the longest text so far, its answer included.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Harness(TemplateLM):  # type: ignore[misc]
             raise UsageError(f"max_length: {max_length}; give the tokens of a prompt and its continuation, at least 2")
         self.llm, self.tokenizer, self.seed = llm, llm.tokenizer, seed
         self.max_length, self.max_gen_toks = max_length, max_gen_toks
+        self.longest = 0
 
     # what lm-eval asks of a tokenizer
 
@@ -85,9 +86,12 @@ class Harness(TemplateLM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         """requests: what was asked, ids of the context, ids of the continuation. The sum of the continuation's log-
         probabilities, and whether greedy decoding would say it."""
-        if self.llm.plan.evict is not None and self.llm.plan.evict.wait:
+        policy = self.llm.plan.evict
+        if policy is not None and (policy.wait or policy.once):
+            name = "wait" if policy.wait else "once"
             raise UsageError(
-                "evict: wait=true decides when a question was read, and a log-likelihood asks none; leave wait out"
+                f"evict: {name}=true decides when a text was read, and log-likelihoods are told meanwhile; "
+                f"leave {name} out"
             )
         found: list[tuple[float, bool]] = []
         before: tuple[list[int], torch.Tensor] = [], torch.empty(0)
@@ -95,6 +99,11 @@ class Harness(TemplateLM):  # type: ignore[misc]
             ids = [*context, *continuation]
             ids = ids[-(self.max_length + 1) :] if self.max_length is not None else ids
             count = len(continuation)
+            if self.max_length is not None and count > self.max_length:
+                raise UsageError(
+                    f"max_length: a continuation of {count:,} tokens is longer than {self.max_length:,}; give "
+                    f"{count:,} or more"
+                )
             if ids[:-1] != before[0] or len(before[1]) < count:  # choices of one token share their prompt
                 before = ids[:-1], self._last(ids[:-1], count)
             places = before[1][len(before[1]) - count :].log_softmax(-1)
@@ -127,12 +136,14 @@ class Harness(TemplateLM):  # type: ignore[misc]
                 some = numbers[first : first + BATCH]
                 prompts = [self._prompt(requests[number].args[0], sampling.max_new_tokens) for number in some]
                 for number, output in zip(some, self.llm.generate(prompts, sampling), strict=True):
+                    self.longest = max(self.longest, output.tokens_in + output.tokens_out)
                     found[number] = output.text
                     self.cache_hook.add_partial("generate_until", requests[number].args, output.text)
         return found
 
     def _last(self, ids: list[int], count: int) -> torch.Tensor:
         """Next-token logits [count, V] at the last places of a prompt."""
+        self.longest = max(self.longest, len(ids))
         text, size = logits.opened(self.llm, ids, None, 0)
         text.turn(asks=True)
         rows: list[torch.Tensor] = []

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from longspan.errors import UsageError
 from longspan.evals import haystack
 from longspan.evals.suite import whole
+
+SEVERAL = "Several of them, instead of --length: with commas between, or repeated."
+"""What `--help` says of `lengths`."""
+
+
+def parse(texts: Iterable[str]) -> tuple[int, ...]:
+    """Lengths as they are written: "1024,2048", once or more. Raises UsageError for what is no number."""
+    listed = [one.strip() for text in texts for one in text.split(",")]
+    for one in listed:
+        if not one.isdecimal():
+            raise UsageError(f"lengths: {one!r}; give whole numbers, such as 1024,2048")
+    return tuple(map(int, listed))
 
 
 def check(suite: Any, least: int = 1) -> None:

@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any
 from longspan.engine import prompts
 from longspan.errors import UsageError
 from longspan.evals import haystack, lengths, lookup, scores
-from longspan.evals.cases import Case, Question, Scored
+from longspan.evals.cases import MARGIN, Case, Question, Scored
 from longspan.evals.suite import Results, option, whole
 
 if TYPE_CHECKING:
     from longspan.engine.words import Words
 
 PHRASINGS = ("held_out", "plain")
-MARGIN = 4
-"""Tokens of an answer beyond those expected."""
 CHARACTERS = 6
 """Of text for each token, at least: what the haystack should hold before it begins anew."""
 
@@ -47,7 +45,7 @@ class Needle:
     length: int | None = option(
         None, "TOKENS", "A prompt with its answer has up to so many. [default: 1024, or the trained length if shorter]"
     )
-    lengths: tuple[int, ...] = option((), "TOKENS", "Several of them, instead of --length. Repeatable.")
+    lengths: tuple[int, ...] = option((), "TOKENS", lengths.SEVERAL)
     depths: int = option(11, "N", "Depths, from the beginning to the end.")
     samples: int = option(5, "N", "Texts for each length and depth.")
     needles: int = option(1, "N", "Facts in each text, each asked about by itself.")

@@ -20,8 +20,9 @@ from longspan.engine.answers import Answers, answer
 from longspan.engine.memory import give_back
 from longspan.errors import UsageError
 from longspan.evals import haystack, lookup, regimes
-from longspan.evals.fact_lookup import percent, room
+from longspan.evals.fact_lookup import room
 from longspan.evals.intervals import paired, wilson
+from longspan.evals.numbers import percent
 from longspan.evals.progress import Progress
 from longspan.evals.suite import LENGTH, Results, option, whole
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from longspan.engine import prompts
 from longspan.errors import UsageError
 from longspan.evals import haystack, lengths, lookup, scores
-from longspan.evals.cases import Case, Question, Scored
+from longspan.evals.cases import MARGIN, Case, Question, Scored
 from longspan.evals.suite import Results, option, whole
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ INTRODUCTION = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. I will quiz you "
     "about the important information there."
 )
-MARGIN = 4
-"""Tokens of an answer beyond those expected: its first space, its end, and room to be seen writing on."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Passkey:
     length: int | None = option(
         None, "TOKENS", "A prompt with its answer has up to so many. [default: 1024, or the trained length if shorter]"
     )
-    lengths: tuple[int, ...] = option((), "TOKENS", "Several of them, instead of --length. Repeatable.")
+    lengths: tuple[int, ...] = option((), "TOKENS", lengths.SEVERAL)
     samples: int = option(100, "N", "Texts of each length, each asked about once.")
     phrasing: str = option(
         "original", "NAME", "original (of the paper), or fact (which the embedded model was trained on)."

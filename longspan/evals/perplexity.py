@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from longspan.errors import UsageError
 from longspan.evals import haystack, lengths
 from longspan.evals.intervals import around_mean
+from longspan.evals.numbers import perplexity
 from longspan.evals.progress import Progress, part
 from longspan.evals.suite import Results, option, whole
 
@@ -52,7 +53,7 @@ class Perplexity:
     """
 
     length: int | None = option(None, "TOKENS", "Tokens of a window. [default: 1024, or the trained length if shorter]")
-    lengths: tuple[int, ...] = option((), "TOKENS", "Several of them, instead of --length. Repeatable.")
+    lengths: tuple[int, ...] = option((), "TOKENS", lengths.SEVERAL)
     stride: int | None = option(
         None,
         "TOKENS",
@@ -178,13 +179,9 @@ def _figures(parts: Seq[tuple[float, int]]) -> dict[str, Any]:
     return {
         "tokens": tokens,
         "nats_per_token": mean,
-        "perplexity": _exp(mean),
-        "interval": None if ends is None else [_exp(end) for end in ends],
+        "perplexity": perplexity(mean),
+        "interval": None if ends is None else [perplexity(end) for end in ends],
     }
-
-
-def _exp(nats: float) -> float:
-    return math.exp(nats) if nats < 700 else math.inf
 
 
 def _row(figures: dict[str, Any]) -> tuple[str, ...]:

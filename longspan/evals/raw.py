@@ -58,7 +58,7 @@ class Raw:
         told = json.loads(json.dumps(header, ensure_ascii=False))
         self.held: list[tuple[Any, Cost]] = []
         try:
-            self._file = path.open("a+", encoding="utf-8")
+            self._file = path.open("a+b")
         except OSError as error:
             raise UsageError(f"--raw {path}: {error.strerror}; give a file that can be written") from None
         try:
@@ -75,23 +75,20 @@ class Raw:
     def _whole(self, path: Path) -> list[str]:
         """The lines that were written to their ends; what follows them goes."""
         self._file.seek(0)
-        text = self._read(path)
-        kept = text[: text.rfind("\n") + 1]
-        lines = kept.split("\n")[:-1]
-        if text and not lines and not text.startswith('{"kind": ' + json.dumps(KIND)[:-1]):
-            raise UsageError(_foreign(path))  # one unfinished line that is not ours is not ours to drop
-        if len(kept) < len(text) and (not lines or _read(path, lines[0]).get("kind") == KIND):
-            self._file.truncate(len(kept.encode()))
-        return lines
-
-    def _read(self, path: Path) -> str:
+        data = self._file.read()
+        kept = data[: data.rfind(b"\n") + 1]  # of bytes, since what was cut off may end inside a character
         try:
-            return self._file.read()
+            lines = kept.decode().split("\n")[:-1]
         except UnicodeDecodeError:
             raise UsageError(_foreign(path)) from None
+        if data and not lines and not data.startswith(b'{"kind": ' + json.dumps(KIND)[:-1].encode()):
+            raise UsageError(_foreign(path))  # one unfinished line that is not ours is not ours to drop
+        if len(kept) < len(data) and (not lines or _read(path, lines[0]).get("kind") == KIND):
+            self._file.truncate(len(kept))
+        return lines
 
     def _write(self, value: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        self._file.write(f"{json.dumps(value, ensure_ascii=False)}\n".encode())
         self._file.flush()
 
     def add(self, sample: Any, cost: Cost) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +39,22 @@ class Sample:
     depth: float | None = None
     deciles: tuple[tuple[float, float], ...] = ()
 
+    def times(self, factor: float) -> Sample:
+        """It, counting so many times."""
+        return replace(self, value=factor * self.value, weight=factor * self.weight)
+
 
 @dataclass(frozen=True)
 class Record:
     """One evaluation of one plan. told: all that its JSON says. windows: whether its samples are those of a text that
-    was foreseen (perplexity) and not answers. regime: None for windows."""
+    was foreseen (perplexity) and not answers. facts: whether they are about facts of one text, each drawn by itself.
+    regime: None for windows."""
 
     plan: str
     suite: str
     regime: str | None
     windows: bool
+    facts: bool
     settings: Mapping[str, Any]
     samples: tuple[Sample, ...]
     told: Mapping[str, Any] = field(repr=False)
@@ -70,7 +76,8 @@ class Record:
 
     @property
     def _of(self) -> list[Any]:
-        return [self.suite, self.regime, *(self.told.get(name) for name in ("model", "dtype", "weights", "device"))]
+        told = (self.told.get(name) for name in ("model", "dtype", "weights", "device"))
+        return [self.suite, self.regime, *told, self.told.get("contents") or None]
 
     def number(self, name: str) -> float | None:
         """A figure of the JSON; None where it is not there."""
@@ -118,6 +125,7 @@ def read(told: Mapping[str, Any], where: str) -> Record:
     try:
         suite, settings = str(told["suite"]), dict(told["settings"])
         windows = any("nats" in one for one in told["samples"])
+        facts = any("right" in one for one in told["samples"])
         samples = tuple(_sample(suite, one, settings) for one in told["samples"])
         plan = str(told.get("plan") or label(told))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -132,7 +140,7 @@ def read(told: Mapping[str, Any], where: str) -> Record:
     regime = None if windows else told.get("regime")
     if not windows and regime not in REGIMES:
         raise UsageError(f"{where}: regime {regime!r}; known: {', '.join(REGIMES)}")
-    return Record(plan, suite, regime, windows, settings, samples, told)
+    return Record(plan, suite, regime, windows, facts, settings, samples, told)
 
 
 def label(told: Mapping[str, Any]) -> str:

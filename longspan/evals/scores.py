@@ -9,6 +9,7 @@ from typing import Any
 
 from longspan.evals.cases import Scored
 from longspan.evals.intervals import around_mean, wilson
+from longspan.evals.numbers import percent
 
 HEADER = ("score", "asked", "95 % interval")
 
@@ -37,9 +38,4 @@ def row(told: dict[str, Any]) -> tuple[str, ...]:
     """Cells under `HEADER`."""
     ends = told["interval"]
     between = "–" if ends is None else f"{percent(ends[0])} – {percent(ends[1])}"
-    return "–" if told["score"] is None else percent(told["score"]), f"{told['asked']:,}", between
-
-
-def percent(share: float) -> str:
-    """As tables show it."""
-    return f"{100 * share:.1f} %"
+    return percent(told["score"]), f"{told['asked']:,}", between

@@ -75,6 +75,14 @@ class Measuring(Suite, Protocol):
         """The samples as they come, but for the first `done`."""
 
 
+@runtime_checkable
+class Reading(Suite, Protocol):
+    """A suite that takes its questions from the user's files."""
+
+    def paths(self) -> tuple[Path, ...]:
+        """All files that it reads."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """What was done and what came of it. suite: with the length that was used. rope: in force at that length. regime:
@@ -172,12 +180,29 @@ def chosen(suite: Suite, regime: str | None) -> str | None:
     return suite.regime
 
 
+def contents(suite: Suite, text: str | None) -> dict[str, str]:
+    """The SHA-256 of all that a suite takes from the user: of the `text`, and of each file by its path. Nothing where
+    it takes nothing."""
+    found = {} if text is None else {"text": _digest(text.encode("utf-8", "surrogatepass"))}
+    for path in suite.paths() if isinstance(suite, Reading) else ():
+        try:
+            found[f"file {path}"] = _digest(path.read_bytes())
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}; give a file that can be read") from None
+    return found
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def header(suite: Suite, llm: LLM, text: str | None, regime: str | None, batch: int) -> dict[str, Any]:
     """All that samples depend on."""
     return {
         "suite": type(suite).__name__,
         "settings": {**dataclasses.asdict(suite), "batch": batch},  # type: ignore[call-overload]
-        "text": None if text is None else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+        "text": None,
+        **contents(suite, text),
         "regime": regime,
         "model": str(llm.path),
         "dtype": str(llm.dtype).removeprefix("torch."),

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 
 from longspan.evals.compare import Row
+from longspan.evals.numbers import percent, size
 from longspan.evals.records import REGIMES
 
 NAMES = 2
 """Columns, the first ones, that hold names."""
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def table(rows: Seq[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -39,7 +39,9 @@ def sentences(rows: Seq[Row], failures: Seq[tuple[str, str, str]] = ()) -> Itera
         yield f"{plans}: {base.questions:,} tokens foreseen in {base.texts:,} windows of {of} tokens."
     else:
         regime = REGIMES[base.regime or ""]
-        yield f"{plans}: {base.questions:,} questions about {base.texts:,} texts of {of} tokens, {regime}."
+        facts = f"{base.questions:,} facts in " if base.drawn == "fact" else ""
+        texts = "one text" if base.texts == 1 else f"{base.texts:,} texts"
+        yield f"{plans}: {base.questions:,} questions about {facts}{texts} of {of} tokens, {regime}."
     sure = [row for row in others if _sure(row)]
     if sure:
         yield f"Different from {base.plan} beyond chance (95 %): " + ", ".join(_named(row) for row in sure) + "."
@@ -50,23 +52,9 @@ def sentences(rows: Seq[Row], failures: Seq[tuple[str, str, str]] = ()) -> Itera
         yield f"{plan} on {suite}: no result. {why}"
 
 
-def percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
-
-
 def points(share: float | None) -> str:
     """A difference of shares."""
     return "–" if share is None else f"{100 * share:+.1f}"
-
-
-def size(count: float | None) -> str:
-    """Bytes in units of 1,000."""
-    if count is None:
-        return "–"
-    value, unit = float(count), 0
-    while value >= 999.95 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{count:.0f} bytes" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
 
 
 def _cells(row: Row, several: bool, suites: bool) -> dict[str, str]:

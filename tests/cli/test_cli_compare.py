@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from small_suites import longbench
 
 from longspan import LLM
 from longspan.cli import child
@@ -167,6 +168,30 @@ def test_a_plan_that_does_not_fit_does_not_end_the_others(cli, chatty, text, her
     alone = cli(*command, "--no-full", "--plan", "tiny=--memory 20kB")
     assert alone.code != 0
     assert "no plan came to a result" in alone.err
+
+
+def test_a_text_that_changed_is_refused(cli, chatty, text, here, tmp_path):
+    given = ("--model", chatty, "--suite", LOOKUP, "--text", text, "--out", tmp_path / "o")
+    assert cli("eval", "compare", *given).code == 0
+    before = text.read_text()
+    text.write_text(before.replace("nothing", "something"))
+    result = cli("eval", "compare", *given, "--plan", "int8=--format int8")
+    assert (result.code, result.out, len(here)) == (2, "", 1)
+    assert "was made with other content of text; give a new folder, or the content that it had" in result.err
+    text.write_text(before)
+    assert cli("eval", "compare", *given, "--plan", "int8=--format int8").code == 0
+    assert len(here) == 2
+
+
+def test_a_data_file_that_changed_is_refused(cli, chatty, here, tmp_path):
+    data = longbench(tmp_path)
+    suite = f"longbench:data={data},datasets=trec,samples=1,length=250"
+    given = ("--model", chatty, "--suite", suite, "--out", tmp_path / "o")
+    assert cli("eval", "compare", *given).code == 0
+    data.write_text(data.read_text().replace("City", "Town"))
+    result = cli("eval", "compare", *given)
+    assert (result.code, len(here)) == (2, 1)
+    assert f"was made with other content of file {data};" in result.err
 
 
 BAD = [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
+from typing import get_type_hints
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ import transformers
 from small_suites import OPTIONS
 
 from longspan import LLM, __version__
+from longspan.cli import tasks
 from longspan.evals import asker, lookup, origin
 from longspan.evals.suites import SUITES
 from longspan.model.load import inspect
@@ -71,8 +74,9 @@ def test_json_says_everything(cli, chatty, text):
     ).json
     assert set(report) == {
         "suite", "model", "dtype", "weights", "device", "rope", "format", "evict", "select", "place", "offload",
-        "prefill", "regime", "seed", "settings", "versions", "trained", "command", "revision", "kv_bytes_peak",
-        "disk_bytes", "text_bytes", "rss_peak_bytes", "seconds", "decode_ms_per_token", "results", "samples", "warnings",
+        "prefill", "regime", "seed", "settings", "contents", "versions", "trained", "command", "revision",
+        "kv_bytes_peak", "disk_bytes", "text_bytes", "rss_peak_bytes", "seconds", "decode_ms_per_token", "results",
+        "samples", "warnings",
     }  # fmt: skip
     assert (report["suite"], report["model"]) == ("lookup", str(chatty))
     assert (report["dtype"], report["device"]) == ("bfloat16", "cpu")
@@ -92,6 +96,7 @@ def test_json_says_everything(cli, chatty, text):
         "batch": 3,
         "text": str(text),
     }
+    assert report["contents"] == {"text": hashlib.sha256(text.read_bytes()).hexdigest()}
     assert report["versions"]["longspan"] == __version__
     assert report["versions"]["torch"] == torch.__version__
     assert report["versions"]["transformers"] == transformers.__version__
@@ -235,6 +240,22 @@ def test_the_length_is_the_trained_one_where_that_is_shorter(cli, chatty, text):
     assert (report["rope"], report["results"]["tokens"]) == ("default", 2 * 255)
 
 
+@pytest.mark.parametrize("given", [("--lengths", "100,120"), ("--lengths", 100, "--lengths", 120)])
+def test_several_lengths_with_commas_or_repeated(cli, plain, text, given):
+    command = ("eval", "perplexity", "--model", plain, *given, "--windows", 1, "--text", text, "--json")
+    report = cli(*command).json
+    assert report["settings"]["lengths"] == [100, 120]
+    assert list(report["results"]["lengths"]) == ["100", "120"]
+
+
+@pytest.mark.parametrize("name", [name for name in SUITES if "lengths" in get_type_hints(SUITES[name])])
+def test_lengths_are_written_alike_in_every_suite(name):
+    assert get_type_hints(SUITES[name])["lengths"] == tuple[int, ...]
+    made = tasks.suite(f"{name}:lengths=1024/2048", {}, "agnostic")
+    assert (made.lengths, made.length) == ((1024, 2048), 2048)
+    assert tasks.arguments(made, "agnostic", {})[2:4] == ("--length=2048", "--lengths=1024")
+
+
 def test_perplexity(cli, plain, text):
     command = ("eval", "perplexity", "--model", plain, "--length", 100, "--windows", 3, "--text", text)
     report = cli(*command, "--json").json
@@ -285,6 +306,8 @@ BAD = [
     ("passkey", ["--phrasing", "mine"], "phrasing: unknown 'mine'; known: original, fact"),
     ("needle", ["--needle", "A needle."], "--needle, --question and --answer go together"),
     ("needle", ["--lengths", "0"], "length: 0"),
+    ("ruler", ["--lengths", "1024,4K"], "lengths: '4K'; give whole numbers, such as 1024,2048"),
+    ("perplexity", ["--length", "9", "--lengths", "5,6"], "give one of the two"),
     ("lookup", ["--facts", "many"], "Invalid value for '--facts'"),
     ("lookup", ["--windows", "3"], "options: --model, --length, --facts"),
     ("lookup", ["--raw", "/no/such/folder/raw"], "--raw /no/such/folder/raw: No such file or directory"),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import metadata
 
 import checkpoints
 import pytest
 
 from longspan.cli.lm_eval import rows
+from longspan.evals import origin
+from longspan.evals.raw import versions
+from longspan.model.load import inspect
 
 
 def test_help(cli):
@@ -65,4 +69,8 @@ def test_a_task_of_ones_own(cli, tmp_path):
     assert result.code == 0
     assert 0 <= result.json["results"]["tiny"]["acc,none"] <= 1
     assert result.json["samples"]["tiny"]["effective"] == 3
+    assert (result.json["rope"], result.json["trained"]) == ("default", inspect(str(model)).trained)
+    assert result.json["versions"] == {**versions(), "lm-eval": metadata.version("lm-eval")}
+    assert result.json["command"].startswith("longspan eval lm-eval --tasks tiny ")
+    assert result.json["revision"] == origin.revision()
     assert "tiny" in cli(*given, "--evict", "h2o:budget=128").out

@@ -6,6 +6,7 @@ import evaluations
 import pytest
 
 from longspan.errors import UsageError
+from longspan.evals.bootstrap import ratio
 from longspan.evals.compare import compare, setups
 from longspan.evals.intervals import wilson
 from longspan.evals.records import read
@@ -140,3 +141,49 @@ def test_sentences_say_what_chance_explains():
     assert first == "3 plans: 40 questions about 40 texts of 1,024 tokens, query-agnostic."
     assert sure.startswith("Different from full beyond chance (95 %): bad -50.0 points (")
     assert rest == "Chance may explain the difference from full: good."
+
+
+def test_tasks_count_alike_however_many_questions_they_have():
+    def uneven(told):
+        kept = [one for one in told["samples"] if one["group"] == "single" or one["index"] < 5]
+        return {**told, "samples": kept}
+
+    base = uneven(changed(ALL_RIGHT, "full", range(4), 0.0))  # 16 of 20, and 5 of 5
+    other = uneven(changed(ALL_RIGHT, "other", (*range(4), 20), 0.0))  # 16 of 20, and 4 of 5
+    rows = {(row.task, row.plan): row for row in compare(records(base, other))}
+    whole, worse = rows["all", "full"], rows["all", "other"]
+    assert (whole.score, worse.score) == (pytest.approx(0.9), pytest.approx(0.8))
+    assert whole.score == pytest.approx((rows["single", "full"].score + rows["count", "full"].score) / 2)
+    assert (worse.change, worse.won, worse.lost, worse.questions) == (pytest.approx(-0.1), 0, 1, 25)
+    assert whole.low < 0.9 < whole.high <= 1
+    # the second task does not vary, so the whole varies half as much as the first
+    spread = rows["single", "full"].high - rows["single", "full"].low
+    assert whole.high - whole.low == pytest.approx(spread / 2, rel=0.1)
+    assert worse.change_low == pytest.approx(-0.3, abs=0.01)
+
+
+def test_figures_of_tasks_with_as_many_questions_are_those_of_all_questions():
+    told = changed(ALL_RIGHT, "full", range(0, 40, 3), 0.0)
+    row = compare(records(told))[-1]
+    values = [one["score"] for one in told["samples"]]
+    ends = ratio(values, [1.0] * 40, [one["group"] for one in told["samples"]], bounds=(0, 1))
+    assert (row.score, row.low, row.high) == (sum(values) / 40, ends.low, ends.high)
+
+
+def test_evaluations_of_files_with_other_contents_are_no_pair():
+    one, other = ({**ALL_RIGHT, "plan": plan, "contents": {"text": plan}} for plan in ("a", "b"))
+    assert len(setups(records(one, other))) == 2
+    with pytest.raises(UsageError, match="not given the same samples"):
+        compare(records(one, other))
+
+
+def test_facts_of_one_text_are_told_as_that():
+    samples = [
+        {"index": i, "depth": 0.1 * i, "question": f"q{i}", "expected": "a", "answer": "a", "right": i > 0}
+        for i in range(4)
+    ]
+    told = evaluations.evaluation("needles", samples, regime="agnostic", settings={"length": 2048}, seed=0)
+    rows = compare(records(told))
+    assert (rows[0].questions, rows[0].texts, rows[0].drawn) == (4, 1, "fact")
+    (first,) = sentences(rows)
+    assert first == "The plan full: 4 questions about 4 facts in one text of 2,048 tokens, query-agnostic."

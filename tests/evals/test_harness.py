@@ -111,6 +111,13 @@ def test_what_has_no_meaning_is_refused(model: Path, tasks: str):
     waiting = Harness(engine(model, evict="snapkv:budget=100,wait=true"))
     with pytest.raises(UsageError, match="wait"):
         waiting._loglikelihood_tokens([(None, [1, 3], [4])])
+    cut = Harness(engine(model, evict="snapkv:budget=100,once=true"))
+    with pytest.raises(UsageError, match="leave once out"):
+        cut._loglikelihood_tokens([(None, [1, 3], [4])])
+    short = Harness(engine(model), max_length=3)
+    assert len(short._loglikelihood_tokens([(None, [1, 3], [4, 5, 6])])) == 1
+    with pytest.raises(UsageError, match="a continuation of 4 tokens is longer than 3; give 4 or more"):
+        short._loglikelihood_tokens([(None, [1, 3], [4, 5, 6, 7])])
     with pytest.raises(UsageError, match="no_such_task"):
         run(waiting, ["no_such_task"], tasks)
     with pytest.raises(UsageError, match="num_beams"):

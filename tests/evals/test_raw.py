@@ -40,6 +40,9 @@ def test_a_line_that_was_cut_off_is_dropped(tmp_path, left):
     path.write_bytes(whole + left)
     opened(path).close()
     assert path.read_bytes() == whole
+    path.write_bytes(whole + '{"group": "gé'.encode()[:-1])
+    opened(path).close()
+    assert path.read_bytes() == whole, "a line that was cut off inside a character"
     path.write_bytes(whole[:-5])
     opened(path).close()
     assert path.read_bytes() == whole, "a header that was cut off is written again"

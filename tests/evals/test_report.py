@@ -208,3 +208,22 @@ def test_slugs_are_harmless_and_looks_differ():
     assert len(set(looks.values())) == 56
     assert style.short("_hidden") == " _hidden"
     assert len(style.short("x" * 99)) == style.LONGEST
+
+
+def test_a_comparison_whose_baseline_came_to_no_result_is_drawn(tmp_path):
+    records = load(evaluations.answers(plan="a", samples=4), evaluations.answers(plan="b", samples=4)).records
+    write(Loaded(records, (("full", "lookup", "no room"),), "full"), tmp_path / "out", ORIGIN)
+    scores = json.loads((tmp_path / "out" / "report.json").read_text())["scores"]
+    assert {row["plan"]: row["against"] for row in scores} == {"a": None, "b": "a"}
+
+
+def test_every_interval_has_the_seed_that_is_told(tmp_path):
+    found = []
+    for seed in (0, 1):
+        write(load(evaluations.windows()), tmp_path / str(seed), ORIGIN, seed=seed)
+        numbers = json.loads((tmp_path / str(seed) / "report.json").read_text())
+        assert numbers["intervals"]["seed"] == seed
+        found.append(next(one["rows"] for name, one in numbers["figures"].items() if "positions" in name))
+    for name, alike in (("perplexity", True), ("low", False), ("high", False)):
+        first, other = ([row[name] for row in rows] for rows in found)
+        assert (first == other) == alike, name

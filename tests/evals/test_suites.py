@@ -4,6 +4,7 @@ evaluation goes on to the same figures."""
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence as Seq
 from pathlib import Path
@@ -12,15 +13,18 @@ import pytest
 from small_suites import SMALL
 
 from longspan import LLM
+from longspan.engine import prompts
 from longspan.engine.words import Words
 from longspan.errors import UsageError
 from longspan.evals.ask import Said
 from longspan.evals.cases import Case, Question
+from longspan.evals.haystack import SLACK
 from longspan.evals.longbench.suite import LongBench
 from longspan.evals.make import make
 from longspan.evals.metrics import METRICS
 from longspan.evals.raw import Cost, Raw
-from longspan.evals.suite import Asking, Suite, evaluate
+from longspan.evals.ruler.suite import Ruler
+from longspan.evals.suite import Asking, Suite, contents, evaluate
 from longspan.evals.suites import SUITES
 
 TEXT = "".join(f"line {i} of a text about nothing, {i * i % 97}\n" for i in range(60))
@@ -76,10 +80,25 @@ def test_cases_are_as_long_as_they_should_and_hold_their_questions(suite, llama)
     assert len({(case.group, case.index) for case in cases}) == len(cases)
     for case in cases:
         assert case.length <= suite.length
+        sizes = []
         for question in case.questions:
             assert question.metric in METRICS
             assert question.references
             assert question.room >= 1
+            ids = prompt(llama, case, question)
+            assert question.text in llama.tokenizer.decode(ids)
+            sizes.append(len(ids) + question.room)
+        assert max(sizes) <= case.length
+        if not isinstance(suite, LongBench):  # whose texts may be short
+            assert max(sizes) >= case.length - SLACK
+
+
+def prompt(llm: LLM, case: Case, question: Question) -> list[int]:
+    """What the model reads of a question that is asked by itself."""
+    if case.plain:
+        return llm.encode(case.text + question.text + question.begins)
+    first = case.asked == "start"
+    return prompts.conversation(llm, case.text, [question.text], question_first=first, begins=question.begins)
 
 
 @pytest.mark.parametrize("suite", ASKING, indirect=True)
@@ -148,3 +167,23 @@ def test_two_seeds_differ(suite, llama):
     other = dataclasses.replace(suite, seed=suite.seed + 1)
     assert isinstance(other, Asking)
     assert next(suite.cases(llama, own(suite))) != next(other.cases(llama, own(suite)))
+
+
+def test_samples_of_files_that_changed_are_others(llama, tmp_path):
+    suite, raw = SMALL["longbench"](tmp_path), tmp_path / "raw"
+    evaluate(suite, llama, raw=raw, answerer=answering(right))
+    evaluate(suite, llama, raw=raw, answerer=answering(right))
+    path = tmp_path / "longbench.jsonl"
+    path.write_text(path.read_text().replace("Ada", "Bob"))
+    with pytest.raises(UsageError, match=rf"another evaluation \(file {path} "):
+        evaluate(suite, llama, raw=raw, answerer=answering(right))
+
+
+def test_the_digests_of_all_that_the_user_gives(tmp_path):
+    article = {"context": "Ada is tall.", "qas": [{"question": "Who?", "answers": [{"text": "Ada"}]}]}
+    path = tmp_path / "squad.json"
+    path.write_text(json.dumps({"data": [{"paragraphs": [article]}]}))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert contents(Ruler(qa=(str(path),)), None) == {f"file {path}": digest}
+    assert contents(Ruler(), "a text") == {"text": hashlib.sha256(b"a text").hexdigest()}
+    assert contents(Ruler(), None) == {}

@@ -23,12 +23,16 @@ class Row:
     classes: tuple[str, ...]
 
 
+def listed(data: str) -> tuple[Path, ...]:
+    """The file, or all `.jsonl` files of the folder."""
+    path = Path(data)
+    return tuple(sorted(path.glob("*.jsonl"))) if path.is_dir() else (path,)
+
+
 def read(data: str) -> dict[str, tuple[Row, ...]]:
     """The rows of a file, or of all `.jsonl` files of a folder, by data set, in the order of the table."""
-    path = Path(data)
     try:
-        files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-        states = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+        states = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in listed(data))
     except OSError as error:
         raise UsageError(f"data: {data}: {error.strerror}; give LongBench's file or folder of .jsonl") from None
     if not states:

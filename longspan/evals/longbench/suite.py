@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from longspan.evals.cases import Case, Question, Scored
 from longspan.evals.intervals import around_mean
 from longspan.evals.longbench.cut import fitted
 from longspan.evals.longbench.datasets import DATASETS
-from longspan.evals.longbench.files import Row, read
+from longspan.evals.longbench.files import Row, listed, read
 from longspan.evals.longbench.scores import segmenter
 from longspan.evals.suite import Results, option, whole
 
@@ -83,6 +84,9 @@ class LongBench:
             return rows
         drawn = random.Random(f"{self.seed}/longbench/{name}").sample(range(len(rows)), self.samples)
         return tuple(rows[place] for place in sorted(drawn))
+
+    def paths(self) -> tuple[Path, ...]:
+        return listed(self.data)
 
     def count(self) -> int:
         return sum(map(len, self.chosen().values()))

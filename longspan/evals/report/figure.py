@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Study:
     """Evaluations that differ in plan and length only. tables: for each length, the rows of its comparison. looks: of
-    every plan of the report. trained: tokens that the model was trained on, None where the evaluations do not say."""
+    every plan of the report. trained: tokens that the model was trained on, None where the evaluations do not say.
+    seed: of intervals."""
 
     suite: str
     regime: str | None
@@ -27,6 +28,7 @@ class Study:
     tables: tuple[tuple[Row, ...], ...]
     looks: Mapping[str, Look]
     trained: int | None
+    seed: int
 
     @property
     def plans(self) -> tuple[str, ...]:

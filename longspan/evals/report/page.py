@@ -13,10 +13,11 @@ from typing import Any
 import jinja2
 
 from longspan.evals.compare import Row
+from longspan.evals.numbers import size
 from longspan.evals.records import REGIMES, USUAL, Loaded, Record
 from longspan.evals.report.figure import Figure, Study
 from longspan.evals.report.style import WIDTH
-from longspan.evals.table import NAMES, sentences, size, table
+from longspan.evals.table import NAMES, sentences, table
 
 PIXELS = 96
 """Of a page, to an inch."""
@@ -28,7 +29,10 @@ REGIME_NOTES = {
 }
 NOTES = (
     "n is the number of questions (of perplexity: of tokens); texts counts the independent ones. Questions about the "
-    "same text are drawn together, so they do not make an interval narrower than it is.",
+    "same text are drawn together, so they do not make an interval narrower than it is. Of needles in one long text "
+    "the facts are drawn one by one: the interval is for other facts of this text, not for other texts.",
+    "The row of all tasks is the mean of the tasks' scores, each counting alike however many questions it has; of "
+    "perplexity, of all tokens.",
     "Intervals of 95 % come from the bootstrap: the texts are drawn anew, with replacement, task by task, and the "
     "middle 95 % of the scores are told. Where all draws are alike, as when every answer is right, Wilson's interval "
     "for the number of texts stands instead.",

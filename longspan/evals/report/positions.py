@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def deciles(study: Study) -> Iterator[Figure]:
     """One figure for each length of a window."""
     for length in study.lengths:
-        rows = tuple(row for record in study.records if record.windows for row in _rows(record, length))
+        rows = tuple(row for record in study.records if record.windows for row in _rows(record, length, study.seed))
         if rows:
             count = max(row["windows"] for row in rows)
             yield Figure(
@@ -36,13 +36,13 @@ def deciles(study: Study) -> Iterator[Figure]:
             )
 
 
-def _rows(record: Record, length: int) -> Iterator[dict[str, Any]]:
+def _rows(record: Record, length: int, seed: int) -> Iterator[dict[str, Any]]:
     windows = [one for one in record.samples if one.length == length]
     for place in range(DECILES):
         tokens = [one.deciles[place][0] for one in windows]
         nats = [one.deciles[place][1] for one in windows]
         if sum(tokens):
-            ends = ratio(nats, tokens)
+            ends = ratio(nats, tokens, seed=seed)
             yield {
                 "plan": record.plan,
                 "length": length,

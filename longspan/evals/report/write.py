@@ -54,11 +54,15 @@ def write(
 ) -> tuple[Path, ...]:
     """Write the report; the files that were written, the page first. An earlier report in the folder is replaced.
 
-    baseline: the plan that others are compared with. trained: the trained length, where the evaluations do not say it.
-    seed: of the intervals. Raises UsageError where nothing can be drawn or the folder has other files in it.
+    baseline: the plan that others are compared with; None: that of the comparison, or where it came to no result the
+    full cache, or else the first plan. trained: the trained length, where the evaluations do not say it. seed: of the
+    intervals. Raises UsageError where nothing can be drawn or the folder has other files in it.
     """
     style.check()
     _ready(folder)
+    plans = list(dict.fromkeys(one.plan for one in loaded.records))
+    if baseline is not None and baseline not in plans:
+        raise UsageError(f"baseline {baseline!r}: there is no such plan; plans: {', '.join(plans)}")
     studies = list(_studies(loaded.records, baseline or loaded.baseline, seed, trained))
     figures = [(study, figure) for study in studies for kind in FIGURES for figure in kind(study)]
     files: dict[str, bytes] = {}
@@ -105,8 +109,6 @@ def write(
 
 def _studies(records: Seq[Record], baseline: str | None, seed: int, trained: int | None) -> Iterator[Study]:
     looks = style.looks(list(dict.fromkeys(one.plan for one in records)))
-    if baseline is not None and baseline not in looks:
-        raise UsageError(f"baseline {baseline!r}: there is no such plan; plans: {', '.join(looks)}")
     found: dict[str, list[Record]] = {}
     for one in records:
         found.setdefault(one.study, []).append(one)
@@ -116,7 +118,7 @@ def _studies(records: Seq[Record], baseline: str | None, seed: int, trained: int
             named = baseline if any(one.plan == baseline for one in some) else None
             tables.append(compare(some, named, seed=seed))
         known = trained or next((int(n) for one in mine if (n := one.number("trained"))), None)
-        yield Study(mine[0].suite, mine[0].regime, tuple(mine), tuple(tables), looks, known)
+        yield Study(mine[0].suite, mine[0].regime, tuple(mine), tuple(tables), looks, known, seed)
 
 
 def _evaluation(record: Record) -> dict[str, Any]:

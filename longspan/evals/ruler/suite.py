@@ -11,11 +11,12 @@ import random
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, variance
 from typing import TYPE_CHECKING, Any
 
 from longspan.errors import UsageError
-from longspan.evals import haystack
+from longspan.evals import haystack, lengths
 from longspan.evals.cases import Case, Scored
 from longspan.evals.intervals import Z
 from longspan.evals.ruler.answering import Answering
@@ -38,9 +39,7 @@ class Ruler:
     length: int | None = option(
         None, "TOKENS", "The prompt with the room for its answer. [default: 1024, or the trained length if shorter]"
     )
-    lengths: tuple[str, ...] = option(
-        (), "TOKENS,TOKENS", "Several lengths in one run: a table, and the effective length. Repeatable."
-    )
+    lengths: tuple[int, ...] = option((), "TOKENS", lengths.SEVERAL)
     tasks: tuple[str, ...] = option(
         (), "NAME", f"One of {', '.join(NAMES)}. Repeatable. [default: all that there are questions for]", "task"
     )
@@ -51,17 +50,13 @@ class Ruler:
     seed: int = option(0, "N", "Other cases.")
 
     def __post_init__(self) -> None:
-        for name, least in (("length", 1), ("samples", 1), ("seed", 0)):
+        lengths.check(self)
+        for name, least in (("samples", 1), ("seed", 0)):
             whole(name, getattr(self, name), least)
         for name in self.tasks:
             if name not in NAMES:
                 raise UsageError(f"task: unknown {name!r}; known: {', '.join(NAMES)}")
         object.__setattr__(self, "tasks", tuple(dict.fromkeys(self.tasks)))
-        several = self.several()
-        if several and self.length is None:
-            object.__setattr__(self, "length", max(several))
-        if several and self.length != max(several):
-            raise UsageError(f"length: {self.length:,} besides lengths; give one of the two")
         files = self.files()
         for name in self.tasks:
             if name in FROM_FILES and FROM_FILES[name] not in files:
@@ -69,13 +64,8 @@ class Ruler:
                     f"task {name}: it asks questions of a file in {FROM_FILES[name]}'s form; give it as --qa"
                 )
 
-    def several(self) -> tuple[int, ...]:
-        """The lengths that were listed, ascending."""
-        listed = [one.strip() for text in self.lengths for one in str(text).split(",")]
-        for one in listed:
-            if not one.isdecimal() or int(one) < 1:
-                raise UsageError(f"lengths: {one!r}; give whole numbers, 1 or more, such as 1024,2048")
-        return tuple(sorted({int(one) for one in listed}))
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(map(Path, self.qa))
 
     def files(self) -> dict[str, Collection]:
         """The user's questions, by form."""
@@ -93,13 +83,13 @@ class Ruler:
         return self.tasks or tuple(one for one in NAMES if one not in FROM_FILES or FROM_FILES[one] in files)
 
     def count(self) -> int:
-        return len(self.chosen()) * max(1, len(self.several())) * self.samples
+        return len(self.chosen()) * max(1, len(self.lengths)) * self.samples
 
     def cases(self, llm: Words, text: str | None) -> Iterator[Case]:
         assert self.length is not None
         files = self.files()
         essay = haystack.Haystack(haystack.everything(self.seed, 6 * self.length) if text is None else text)
-        for place, length in enumerate(self.several() or (self.length,)):
+        for place, length in enumerate(lengths.of(self)):
             for name in self.chosen():
                 for index in range(self.samples):
                     task: Task
@@ -114,17 +104,17 @@ class Ruler:
                         raise UsageError(f"task {name}: {error}") from None
 
     def results(self, samples: Seq[Scored]) -> Results:
-        lengths = sorted({one.length for one in samples})
+        found = sorted({one.length for one in samples})
         names = [name for name in self.chosen() if any(one.group == name for one in samples)]
         scores = {
             length: {
                 name: [100 * one.score for one in samples if (one.length, one.group) == (length, name)]
                 for name in names
             }
-            for length in lengths
+            for length in found
         }
-        averages = {length: _average(list(scores[length].values())) for length in lengths}
-        reached = [length for length in lengths if (averages[length]["score"] or 0) >= THRESHOLD]
+        averages = {length: _average(list(scores[length].values())) for length in found}
+        reached = [length for length in found if (averages[length]["score"] or 0) >= THRESHOLD]
         left_out = [name for name in FROM_FILES if not self.tasks and name not in self.chosen()]
         values: dict[str, Any] = {
             "lengths": {
@@ -132,20 +122,18 @@ class Ruler:
                     "tasks": {name: _average([scores[length][name]]) for name in names},
                     "average": averages[length],
                 }
-                for length in lengths
+                for length in found
             },
             "threshold": THRESHOLD,
             "effective_length": max(reached, default=None),
             "left_out": left_out,
         }
-        rows = [(name, *(_shown(_average([scores[length][name]])) for length in lengths)) for name in names]
+        rows = [(name, *(_shown(_average([scores[length][name]])) for length in found)) for name in names]
         if len(names) > 1:
-            rows.append(("average", *(_shown(averages[length]) for length in lengths)))
-            ends = [averages[length]["interval"] for length in lengths]
+            rows.append(("average", *(_shown(averages[length]) for length in found)))
+            ends = [averages[length]["interval"] for length in found]
             rows.append(("95 % interval", *("–" if one is None else f"{one[0]:.1f} – {one[1]:.1f}" for one in ends)))
-        return Results(
-            values, ("task", *(f"{length:,}" for length in lengths)), tuple(rows), self._notes(values, names)
-        )
+        return Results(values, ("task", *(f"{length:,}" for length in found)), tuple(rows), self._notes(values, names))
 
     def _notes(self, values: dict[str, Any], names: Seq[str]) -> tuple[str, ...]:
         effective = values["effective_length"]
