@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,7 +99,8 @@ def plan(
 ) -> None:
     """Say whether it fits, what binds, how long it takes, and what would make it fit. Nothing is loaded.
 
-    Exit code 0: it fits; 3: it does not, and the nearest that does is told.
+    Exit code 0: it fits; 3: it does not, and the nearest that does is told, or not one text of --lengths fits, or no
+    number of devices serves --rate. With --compare it is that of the plan asked for.
     """
     given = locals()
     settings = Settings(
@@ -118,11 +121,11 @@ def plan(
     if model is None:
         raise UsageError("model: name one, as in longspan plan llama-3.1-8b --context 128K --hardware h100")
     _consistent(given)
-    others = dict(compared(settings, words) for words in compare or ())
+    others = [compared(settings, words) for words in compare or ()]
     first = settings.case()
     reports = {label(settings): _whole(first, given)}
-    for words, other in others.items():
-        reports[words] = _report(other.case())
+    for words, other in others:
+        reports[_another(words, reports)] = _report(other.case())
     if plot is not None:
         from longspan.cli.plan_plot import draw
 
@@ -136,24 +139,36 @@ def plan(
         plan_page.show(whole, explain)
     if plot is not None:
         say.note(f"drawn: {plot}")
-    if not any(report["fits"] is not False for report in reports.values()):
-        _tell(whole)
+    short = _short(whole)
+    if short is not None:
+        say.note(f"longspan: {short}")
         raise typer.Exit(3)
+
+
+def _another(words: str, others: Mapping[str, object]) -> str:
+    """A name that no other plan has: the words, numbered where they come again."""
+    names = itertools.chain([words], (f"{words} ({n})" for n in itertools.count(2)))
+    return next(name for name in names if name not in others)
 
 
 ALONE = ("task", "quality", *PRICED, "lengths", "rate", "ttft", "export", "explain")
 """Options whose answers have no column where plans stand side by side."""
 
 
+def _said(value: object) -> bool:
+    """Whether an option was given; 0 is something that can be."""
+    return value is not None and value is not False
+
+
 def _consistent(given: dict[str, Any]) -> None:
     """Raises UsageError for options that contradict each other, or of which one would be ignored."""
     if given["rate"] is not None and given["ttft"] is None:
         raise UsageError("rate: give --ttft too: how many devices depends on how long a first token may take")
-    priced = any(given[name] not in (None, False) for name in PRICED)
+    priced = any(_said(given[name]) for name in PRICED)
     if given["ttft"] is not None and given["rate"] is None and not priced:
         raise UsageError("ttft: give --rate, or --price for what questions cost: nothing else depends on it")
     if given["compare"]:
-        extra = [name for name in ALONE if given[name] not in (None, False)]
+        extra = [name for name in ALONE if _said(given[name])]
         if extra:
             raise UsageError(f"--compare: side by side nothing is said of --{extra[0]}; leave it out, or --compare")
 
@@ -200,7 +215,7 @@ def _use(case: Case, given: dict[str, Any]) -> Use | None:
     from longspan.plan.cost import Use
     from longspan.plan.mix import tokens
 
-    if all(given[name] in (None, False) for name in PRICED):
+    if not any(_said(given[name]) for name in PRICED):
         return None
     corpus = case.work.context - case.work.new if given["corpus"] is None else tokens(given["corpus"], "corpus")
     devices = 1 if case.machine is None else case.machine.devices
@@ -209,12 +224,16 @@ def _use(case: Case, given: dict[str, Any]) -> Use | None:
     return Use(corpus, **rates, attribution=given["attribution"], ttft=given["ttft"], price=price)
 
 
-def _tell(report: dict[str, Any]) -> None:
-    near = report["nearest"][0]["words"] if report["nearest"] else "none found"
-    say.note(
-        f"longspan: does not fit: {say.size(report['memory']['total'])} of {say.size(report['limit'])} a device; "
-        f"nearest: {near}"
-    )
+def _short(report: dict[str, Any]) -> str | None:
+    """Why what was asked for cannot be had; None: it can."""
+    if report["fits"] is False:
+        near = report["nearest"][0]["words"] if report["nearest"] else "none found"
+        need, limit = say.size(report["memory"]["total"]), say.size(report["limit"])
+        return f"does not fit: {need} of {limit} a device; nearest: {near}"
+    found = report["capacity"]
+    if found is not None and not found["room"]["worst"]:
+        return "the longest text of --lengths does not fit; give shorter ones, or more memory"
+    return None if found is None else found["problem"]
 
 
 def _export(case: Case, engine: str) -> dict[str, Any]:

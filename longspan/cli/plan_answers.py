@@ -82,6 +82,8 @@ def _cost(out: Console, report: Report) -> None:
     for way in cost["ways"]:
         money = ["–", "–"] if way["dollars"] is None else [f"${way['dollars']:.3g}", f"${way['dollars'] * 1000:,.3g}"]
         name = way["name"] if way["possible"] else f"{way['name']} (does not fit)"
+        if way["possible"] and cost["ttft"] is not None and way["ttft"] > cost["ttft"]:
+            name += " (too late)"
         rows.add_row(name, seconds(way["ttft"]), seconds(way["seconds"]), *money)
     out.print(rows)
     for reason in cost["why"]:

@@ -47,7 +47,7 @@ COMPARED: dict[str, Callable[[Report], str]] = {
     "memory a device": lambda r: say.size(r["memory"]["total"]),
     "of it weights": lambda r: say.size(_weights(r)),
     "of it cache": lambda r: say.size(r["memory"]["cache"]),
-    "KV a token": lambda r: say.size(r["model"]["kv_bytes_per_token"]),
+    "KV a token": lambda r: say.size(round(r["memory"]["token"])),
     "longest that fits": lambda r: "any" if r["unbounded"] else f"{r['max_context']:,}" if r["max_context"] else "–",
     "reading the prompt": lambda r: _mid(r, "prefill"),
     "a token, at first": lambda r: _mid(r, "decode_first"),

@@ -6,12 +6,14 @@ import dataclasses
 import re
 import shlex
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longspan.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
+    from longspan.model.headers import Tensor
     from longspan.plan.machine import Machine
     from longspan.plan.report import Case
     from longspan.plan.shape import Shape
@@ -116,6 +118,8 @@ def compared(base: Settings, words: str) -> tuple[str, Settings]:
             legal = ", ".join(f"--{name}" for name in kinds if name != "model")
             raise UsageError(f"--compare {words!r}: {flag!r} is not known; options: {legal}")
         if key == "offload":
+            if sign:
+                raise UsageError(f"--compare {words!r}: --offload takes no value; give it, or leave it out")
             changed[key] = True
             continue
         if not sign:
@@ -186,17 +190,38 @@ def shape_of(name: str) -> Shape:
     from longspan.plan.shapes.find import find
 
     shape = find(name)
-    folder = Path(name).expanduser()
-    if folder.is_dir() and any((folder / file).exists() for file in (headers.SINGLE, headers.INDEX)):
+    folder = Path(shape.place)
+    if shape.place and folder.is_dir() and any((folder / file).exists() for file in (headers.SINGLE, headers.INDEX)):
         _agree(shape, folder)
     return shape
+
+
+_OUTSIDE = re.compile(
+    r"(^|\.)(vision|visual|audio|multi_modal|embed_vision|embed_audio|mm_|image_newline|patch_merger|mtp|nextn)"
+)
+"""Of names of tensors that are no part of the text model: other senses, and heads that foretell several tokens."""
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(.*)")
+_FORETELLS = "eh_proj", "enorm", "hnorm"
+"""What a layer has behind the last one that foretells a further token."""
+
+
+def _text(tensors: Mapping[str, Tensor], layers: int) -> list[Tensor]:
+    """Those of the text model, which has so many layers."""
+    placed = {name: _LAYER.search(name) for name in tensors}
+    further = {int(match[1]) for match in placed.values() if match is not None and match[2].split(".")[0] in _FORETELLS}
+    return [
+        tensor
+        for name, tensor in tensors.items()
+        if not _OUTSIDE.search(name)
+        and not ((match := placed[name]) is not None and int(match[1]) >= layers and int(match[1]) in further)
+    ]
 
 
 def _agree(shape: Shape, folder: Path) -> None:
     """Raises ModelError where weights lie beside the config, as plain numbers, and their count is another."""
     from longspan.model import headers
 
-    tensors = headers.read(folder).values()
+    tensors = _text(headers.read(folder), len(shape.layers))
     if {tensor.dtype for tensor in tensors} - _NUMBERS:
         return  # codes, several to a number or with scales beside
     held = sum(tensor.count for tensor in tensors)
@@ -204,6 +229,5 @@ def _agree(shape: Shape, folder: Path) -> None:
     if all(abs(held - claimed) > SLACK * held for claimed in (shape.parameters, shape.parameters + twice)):
         raise ModelError(
             f"{folder.name}: its config.json comes to {shape.parameters:,} parameters, its files hold {held:,}; one "
-            "of them "
-            "is of another model"
+            "of them is of another model"
         )

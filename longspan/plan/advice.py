@@ -11,6 +11,7 @@ from longspan.cache.formats import FORMATS
 from longspan.cache.summaries import SELECTIONS
 from longspan.errors import UsageError
 from longspan.plan import losses
+from longspan.plan.hardware import resized
 from longspan.plan.losses import Loss
 from longspan.plan.machine import Machine
 from longspan.plan.shape import Shape
@@ -195,7 +196,7 @@ def nearest(
         simple = next((option for option in plans if len(option.words.split()) < parts), None)
         if simple is not None:
             found.append(Near("plan", simple.words, _lost(simple), simple.bytes, limit))
-    found += _hardware(shape, work, machine, size, cards)
+    found += _hardware(shape, work, machine, limit, size, cards)
     if work.batch > 1:
         fewer = _most(lambda batch: size(shape, dataclasses.replace(work, batch=batch), machine) <= limit, work.batch)
         if fewer:
@@ -208,21 +209,25 @@ def nearest(
 
 
 def _hardware(
-    shape: Shape, work: Work, machine: Machine | None, size: Size, cards: Mapping[str, Machine]
+    shape: Shape, work: Work, machine: Machine | None, limit: int, size: Size, cards: Mapping[str, Machine]
 ) -> Iterator[Near]:
-    """Fewest more devices of the same kind, and the smallest other card that holds it alone."""
+    """Fewest more devices of the same kind, and the smallest other card that holds it alone: with all of its memory,
+    whatever was said of that of the others."""
     name = next((name for name, card in cards.items() if machine is not None and _alike(card, machine)), None)
     if name is not None and machine is not None:
         for count in (count for count in DEVICES if count > machine.devices):
-            more = dataclasses.replace(machine, devices=count)
+            more = resized(dataclasses.replace(machine, devices=count), limit)
             need = _split(shape, dataclasses.replace(work, ranks=count), more, size)
-            if need is not None and need <= machine.memory:
-                yield Near("hardware", f"--hardware {name}x{count}", "the same plan, shared", need, machine.memory)
+            if need is not None and need <= limit:
+                yield Near("hardware", f"--hardware {name}x{count}", "the same plan, shared", need, limit)
                 break
+    note = "the smallest single card that holds it"
+    if machine is None or limit != machine.memory:
+        note += ", without --memory"
     for name, card in cards.items():
         need = size(shape, dataclasses.replace(work, ranks=1), card)
         if need <= card.memory and card.kind == "gpu" and not (machine is not None and _alike(card, machine)):
-            yield Near("hardware", f"--hardware {name}", "the smallest single card that holds it", need, card.memory)
+            yield Near("hardware", f"--hardware {name}", note, need, card.memory)
             break
 
 
@@ -239,9 +244,10 @@ def _split(shape: Shape, work: Work, machine: Machine, size: Size) -> int | None
 
 
 def _lost(option: Option) -> str:
+    slow = "; how long pages in a file take was not measured" if option.work.offloaded else ""
     if option.points is None:
-        return "what it loses was not measured"
-    return f"{option.points:+.1f} points expected" if option.points else "no loss measured"
+        return f"what it loses was not measured{slow}"
+    return (f"{option.points:+.1f} points expected" if option.points else "no loss measured") + slow
 
 
 def _most(holds: Callable[[int], bool], below: int) -> int:

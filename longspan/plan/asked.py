@@ -21,7 +21,7 @@ from longspan.plan.tasks import Task, effective
 def task_part(case: Case, task: Task) -> dict[str, Any]:
     """Whether the context is what such a task wants."""
     context, trained = case.work.context, case.shape.trained
-    reach = effective(case.shape.name)
+    reach = effective(case.shape.listed)
     if context < task.least:
         verdict = f"{context:,} are too few: a small case of it has {task.least:,}"
     elif context < task.most:
@@ -64,14 +64,16 @@ def timing(case: Case) -> Timing:
             read(cached + new) - read(cached), step(cached + new)
         )  # a step reads weights and cache once at least
 
-    return Timing(read, more, step, case.longest or 0 if case.limit is not None else CEILING, max(case.work.new, 1))
+    alone = dataclasses.replace(case, work=dataclasses.replace(case.work, batch=1))
+    longest = CEILING if alone.longest is None else alone.longest
+    return Timing(read, more, step, longest, max(case.work.new, 1))
 
 
 def cost_part(case: Case, use: Use, task: Task | None) -> dict[str, Any]:
     """Reading all, reading once, or retrieving. Raises UsageError where the machine is not known."""
     device = _machine(case)
     speed = device.flops * (MEASURED if device.measured else COMPUTE)[1]
-    found = choose(timing(case), use, speed, task, effective(case.shape.name))
+    found = choose(timing(case), use, speed, task, effective(case.shape.listed))
     return {
         "corpus": use.corpus,
         "questions_a_day": use.questions,
@@ -190,6 +192,8 @@ def nearest_part(case: Case) -> list[dict[str, Any]]:
 
 def _machine(case: Case) -> Machine:
     why = case.untimed
+    if case.machine is not None and case.work.offloaded:
+        raise UsageError(f"offload: times and costs cannot be told: {why}; leave out --offload")
     if case.machine is None or why:
         raise UsageError(f"hardware: times and costs cannot be told: {why}; give --hardware NAME, or --calibrate")
     return case.machine

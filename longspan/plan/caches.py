@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from longspan.cache.bytes import Layout, storing
 from longspan.errors import UsageError
+from longspan.plan.rooms import Counted
 from longspan.plan.shape import Layer, Shape
 from longspan.plan.work import Work
 
@@ -71,7 +72,7 @@ def layouts(shape: Shape, work: Work) -> list[Layout]:
     dtype = dtype_of(work.element)
     return [
         storing(
-            Layout(tuple(windows), kv_heads, dim, work.element, work.page, heads=heads),
+            Counted(tuple(windows), kv_heads, dim, work.element, work.page, heads=heads),
             dtype,
             work.format,
             work.evict,
@@ -146,19 +147,3 @@ def constant(shape: Shape, element: int = 2) -> int:
 def _window(shape: Shape, layer: Layer) -> int | None:
     """The layer's window where it is narrower than the trained length."""
     return None if layer.window is None or layer.window >= shape.trained else layer.window
-
-
-def expanded(shape: Shape, element: int = 2) -> int:
-    """Bytes of a token where all of it is kept in every layer, with keys and values of each head also in MLA layers."""
-    size = 0
-    for layer in shape.layers:
-        numbers = layer.heads * (layer.qk_dim + layer.v_dim) if layer.kind == "latent" else layer.token_numbers
-        size += numbers * element
-    return size
-
-
-def reach(shape: Shape) -> int | None:
-    """The farthest token that can tell on the newest one: each sliding layer carries it a window further. None: any."""
-    if any(layer.window is None and layer.kind != "linear" for layer in shape.layers):
-        return None
-    return sum(layer.window or 0 for layer in shape.layers)

@@ -64,6 +64,26 @@ def place() -> Path:
     return (Path(folder) if folder.startswith("/") else Path.home() / ".cache") / "longspan" / "calibration.json"
 
 
+def _check(found: Calibration) -> None:
+    """Raises ValueError for what was read and is no such thing."""
+    known = found.identity
+    if not isinstance(known, dict) or not all(isinstance(known.get(name), str) for name in ("processor", "threads")):
+        raise ValueError("identity")
+    if not isinstance(found.taken, str):
+        raise ValueError("taken")
+    for name, value, whole, least in (
+        ("memory", found.memory, True, 1),
+        ("costs.base", found.costs.base, True, 0),
+        ("bandwidth", found.bandwidth, False, 1),
+        ("flops", found.flops, False, 1),
+        ("seconds", found.seconds, False, 0),
+        ("costs.spread", found.costs.spread, False, 0),
+    ):
+        kinds = int if whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < 1e18:
+            raise ValueError(f"{name} is {value!r:.40}")
+
+
 def read(path: Path | None = None) -> Calibration:
     """What was measured of this machine. Raises UsageError where nothing was, where the file is damaged or of another
     version, and where the machine, the threads or what runs on it are others than then."""
@@ -81,8 +101,7 @@ def read(path: Path | None = None) -> Calibration:
         some = given.pop("costs")
         made = costs.Costs(**{**some, "rates": costs.check(some["rates"])})
         found = Calibration(**given, costs=made)
-        if min(found.memory, found.bandwidth, found.flops) <= 0:
-            raise ValueError("a rate that is not above 0")
+        _check(found)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise UsageError(f"calibration: {path} is damaged ({error}); {AGAIN}") from None
     here = identity()

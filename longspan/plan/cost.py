@@ -34,6 +34,9 @@ SELF_ROUTE = (
 )
 LONG_RAG = "retrieving units of 4,000 tokens reached EM 62.7 (NQ) and 64.3 (HotpotQA) (LongRAG, https://arxiv.org/abs/2406.15319)"
 
+NOTHING = "none"
+NO_WAY = "no way is left; give more memory or faster devices, a smaller corpus, or more time for the first token"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Timing:
@@ -135,8 +138,9 @@ def _asked(use: Use) -> float:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Choice:
-    """best: a way's name. why: the reasons, each a sentence. even: questions between two updates from which on a kept
-    text costs no more than retrieval; None: it never does, or the text does not fit."""
+    """best: a way's name, or "none" where none fits and is in time. why: the reasons, each a sentence. even: questions
+    between two updates from which on a kept text costs no more than retrieval; None: it never does, or the text does
+    not fit."""
 
     best: str
     why: tuple[str, ...]
@@ -147,40 +151,39 @@ class Choice:
 def choose(timing: Timing, use: Use, flops: float, task: Task | None = None, reach: int | None = None) -> Choice:
     """The way that is wise, by stated rules. reach: tokens up to which the model is known to use what it reads."""
     found = ways(timing, use, flops)
-    rag, cached, cold = found["rag"], found["cached"], found["cold"]
-    even = _even(found)
     why = []
-    long_ways = [way for way in (cached, cold) if way.possible]
-    if not long_ways:
+    if not (found["cold"].possible or found["cached"].possible):
         why.append(f"the corpus of {use.corpus:,} tokens does not fit; at most {timing.fits:,} do")
-    if reach is not None and use.corpus > reach:
+    why += [f"{name}: what it reads does not fit" for name in ("rag", "hybrid") if not found[name].possible]
+    beyond = reach is not None and use.corpus > reach
+    if beyond:
         why.append(f"the model is known to use {reach:,} tokens well, the corpus has {use.corpus:,}")
-    if use.ttft is not None and long_ways:
-        late = [way for way in long_ways if way.ttft > use.ttft]
+    left = {name: way for name, way in found.items() if way.possible}
+    if use.ttft is not None:
+        late = [way for way in left.values() if way.ttft > use.ttft]
         why += [f"{way.name}: the first token comes after {way.ttft:.3g} s, later than {use.ttft:g} s" for way in late]
-        long_ways = [way for way in long_ways if way.ttft <= use.ttft]
+        left = {name: way for name, way in left.items() if way.ttft <= use.ttft}
     if use.attribution:
         why.append("answers must name their passage: retrieval knows it, a text read whole does not")
     scattered = task is not None and task.scattered
     if scattered:
         why.append("an answer may need any place of the text, which few passages do not hold")
+    long_ways = [left[name] for name in ("cached", "cold") if name in left]
     cheapest = min(long_ways, key=lambda way: way.seconds, default=None)
-    if cheapest is not None:
-        cheaper, times = _ratio(cheapest.seconds, rag.seconds)
+    if cheapest is not None and "rag" in left:
+        cheaper, times = _ratio(cheapest.seconds, left["rag"].seconds)
         why.append(f"{cheapest.name} takes {times} {'less' if cheaper else 'more'} machine time a question than rag")
-    best = _best(use, found, cheapest, scattered, reach)
-    why.append({"hybrid": SELF_ROUTE, "rag": LONG_RAG}.get(best, WHOLE))
-    return Choice(best, tuple(why), found, even)
+    best = _best(use, left, cheapest, scattered, beyond)
+    why.append({"hybrid": SELF_ROUTE, "rag": LONG_RAG, NOTHING: NO_WAY}.get(best, WHOLE))
+    return Choice(best, tuple(why), found, _even(found))
 
 
-def _best(use: Use, found: dict[str, Way], long: Way | None, scattered: bool, reach: int | None) -> str:
-    hybrid = found["hybrid"].possible and (use.ttft is None or found["hybrid"].ttft <= use.ttft)
-    beyond = reach is not None and use.corpus > reach
-    if long is None or beyond:
-        return "hybrid" if hybrid and (scattered or beyond or use.attribution) else "rag"
-    if use.attribution:
-        return "hybrid" if hybrid else "rag"
-    if scattered or long.seconds <= TWICE * found["rag"].seconds:
+def _best(use: Use, left: dict[str, Way], long: Way | None, scattered: bool, beyond: bool) -> str:
+    """left: the ways that fit and are in time. long: the cheapest of those that read all of the text."""
+    if long is None or beyond or use.attribution:
+        order = ("hybrid", "rag") if scattered or beyond or use.attribution else ("rag", "hybrid")
+        return next((name for name in order if name in left), NOTHING)
+    if scattered or "rag" not in left or long.seconds <= TWICE * left["rag"].seconds:
         return long.name
     return "rag"
 
@@ -193,6 +196,6 @@ def _ratio(ours: float, others: float) -> tuple[bool, str]:
 def _even(found: dict[str, Way]) -> float | None:
     """Questions n with each + once / n the same for a kept text and for retrieval."""
     cached, rag = found["cached"], found["rag"]
-    if not cached.possible or cached.each >= rag.each:
+    if not (cached.possible and rag.possible) or cached.each >= rag.each:
         return None
     return max((cached.once - rag.once) / (rag.each - cached.each), 1.0)

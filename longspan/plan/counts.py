@@ -104,7 +104,8 @@ def linear_parameters(shape: Shape) -> int:
 
 
 def head_parameters(shape: Shape) -> int:
-    return shape.embedding if shape.tied else shape.head
+    """Of the output head, also where it is the embedding, which may have more numbers than that."""
+    return min(shape.embedding, shape.vocab * shape.hidden) if shape.tied else shape.head
 
 
 def linear_flops(shape: Shape, work: Work, tokens: int, heads: int = 1) -> int:
@@ -143,16 +144,30 @@ def weight_bytes(parameters: int, work: Work) -> float:
     return parameters * (work.weights / 8 + (2 / work.group if work.group and work.weights < 16 else 0))
 
 
+def coded_head(work: Work) -> bool:
+    """Whether the output head is made of codes too: only those of 8 bits with scales (int8)."""
+    return work.weights == 8 and work.group > 0
+
+
+def plain_bytes(shape: Shape, work: Work) -> int:
+    """Of a number that is no code, as the embedding, norms and most heads are: as published, where others are codes."""
+    return shape.element if work.weights < 16 else 2 if work.weights == 16 else 4
+
+
+def head_bytes(shape: Shape, work: Work) -> float:
+    """Of the output head, as a step reads it."""
+    head = head_parameters(shape)
+    return weight_bytes(head, work) if coded_head(work) else head * plain_bytes(shape, work)
+
+
 def read_weights(shape: Shape, work: Work, rows: int) -> float:
     """Bytes of weights that a step of `rows` tokens reads: in mixtures the experts that any token chooses, taken as
-    chosen at random. Below 8 bits the output head stays as it is published."""
+    chosen at random."""
     held = 0.0
     for layer, count in Counter(shape.layers).items():
         share = layer.active / layer.mlp if layer.mlp else 1.0
         held += count * (layer.attention + layer.mlp * (1 - (1 - share) ** rows))
-    head = head_parameters(shape)
-    kept = head * shape.element if work.weights < 8 else weight_bytes(head, work)
-    return weight_bytes(int(held), work) + kept
+    return weight_bytes(int(held), work) + head_bytes(shape, work)
 
 
 def limited(tokens: int, most: int | None) -> int:

@@ -16,7 +16,6 @@ from longspan.errors import UsageError
 from longspan.plan.engines import stored
 from longspan.plan.machine import Machine
 from longspan.plan.shape import Shape
-from longspan.plan.shapes.families import LAYERED
 from longspan.plan.shapes.known import KNOWN
 from longspan.plan.work import Work
 
@@ -48,12 +47,8 @@ class Order:
         if self.rope is None:
             return {}
         block: dict[str, Any] = dict(self.rope)
-        if self.shape.family in LAYERED:  # a block for each kind of layer; those with a window need no scaling
-            theta = LAYERED[self.shape.family]
-            block = {
-                "full_attention": block,
-                "sliding_attention": {"rope_type": "default", "rope_theta": theta or self.shape.theta},
-            }
+        if "full_attention" in self.shape.block:  # one for each kind of layer; those with a window need no scaling
+            block = {**self.shape.block, "full_attention": block}
         changed = {"max_position_embeddings": self.work.context, "rope_parameters": block}
         return {self.shape.nested: changed} if self.shape.nested else changed
 
@@ -66,16 +61,16 @@ def export(
     model: str | None = None,
     rope: Mapping[str, Any] | None = None,
 ) -> Export:
-    """What starts the engine for this work. model: as the engine finds it; None: its hub id, or its name. rope: a block
-    of rope parameters to scale positions by; None: YaRN where the context is beyond the trained length.
+    """What starts the engine for this work. model: as the engine finds it; None: its folder, its hub id, or its name.
+    rope: a block of rope parameters to scale positions by; None: YaRN where the context is beyond the trained length.
 
     Raises UsageError for an engine that is not known, with those that are.
     """
     name = engine.strip().lower().replace("llamacpp", "llama.cpp").replace("llama_cpp", "llama.cpp")
     if name not in ENGINES:
         raise UsageError(f"export: {engine[:60]!r} is not known; known: {', '.join(ENGINES)}")
-    known = KNOWN.get(shape.name)
-    found = model or (shape.name if known is None else known.hub)
+    known = KNOWN.get(shape.listed)
+    found = model or shape.place or (shape.name if known is None else known.hub)
     block = rope if rope is not None else scaled(shape, work.context)
     order = Order(shape, work, machine, found, block)
     notes: list[str] = []
@@ -103,10 +98,10 @@ def scaled(shape: Shape, context: int) -> dict[str, Any] | None:
     kind = str(shape.rope.get("rope_type") or shape.rope.get("type") or "default")
     if context <= shape.trained or not shape.theta or kind not in (*_GROWS, "default"):
         return None
-    own = {key: value for key, value in shape.rope.items() if key != "type"}
+    own: dict[str, Any] = dict(shape.block.get("full_attention") or shape.block)  # type: ignore[call-overload]
     if kind == "default":
-        kind, own = "yarn", {"factor": 1.0, "original_max_position_embeddings": shape.trained}
-    factor = float(own.get("factor", 1.0)) * context / shape.trained  # type: ignore[arg-type]
+        kind, own = "yarn", {**own, "factor": 1.0, "original_max_position_embeddings": shape.trained}
+    factor = float(own.get("factor", 1.0)) * context / shape.trained
     return {"rope_theta": shape.theta, **own, "rope_type": kind, "factor": _up(factor)}
 
 
@@ -132,13 +127,19 @@ def _vllm(order: Order, notes: list[str]) -> str:
     kind = stored("vllm", work)
     if work.format is not None:
         words += ["--kv-cache-dtype", kind.name]
-    words += ["--enable-chunked-prefill", "--max-num-batched-tokens", str(work.chunk)]
+    words += ["--enable-chunked-prefill", "--max-num-batched-tokens", str(max(work.chunk, work.batch))]
     if order.override:
         words += ["--hf-overrides", _json(order.override)]
     words += _quantized(order, notes, "vLLM")
     if any(layer.kind == "chunked" for layer in order.shape.layers):
         words = ["VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE=1", *words]
         notes.append("without that variable vLLM keeps layers that attend in chunks in full")
+    if order.rope is None and work.context > order.shape.trained:
+        notes.append(
+            f"vLLM refuses more than the {order.shape.trained:,} tokens of config.json unless the environment has "
+            "VLLM_ALLOW_LONG_MAX_MODEL_LEN=1; what the model does there is not its concern, and positions that were "
+            "learned end there"
+        )
     _format(order, notes, "vLLM", kind.name)
     _missing(
         order, notes, "vLLM", "--kv-offloading-size, which keeps blocks of earlier requests in RAM, is another thing"
@@ -190,6 +191,11 @@ def _llama_cpp(order: Order, notes: list[str]) -> str:
                 f"llama.cpp has no option for rope type {block.get('rope_type')}: it takes the GGUF file's own; "
                 "convert the checkpoint with the changed config.json that `--export hf` prints"
             )
+    if work.context > order.shape.trained:
+        notes.append(
+            "llama.cpp: builds that keep -c at the trained length need --override-kv "
+            f"ARCH.context_length=int:{work.context}, where ARCH is the GGUF file's general.architecture"
+        )
     notes.append(f"llama.cpp runs a GGUF file: convert {order.model} with convert_hf_to_gguf.py")
     if work.batch > 1:
         notes.append(f"-c counts the tokens of all {work.batch} texts together")
@@ -207,12 +213,17 @@ def _hf(order: Order, notes: list[str]) -> str:
     if order.override:
         text = json.dumps(order.override, indent=2)
     else:
-        own = {"rope_type": "default", **shape.rope, "rope_theta": shape.theta}
-        if own["rope_type"] in ("longrope", "su") and "long_factor" not in own:
+        own: dict[str, Any] = {"max_position_embeddings": shape.trained, "rope_parameters": shape.block}
+        if shape.rope.get("rope_type") in ("longrope", "su") and "long_factor" not in shape.rope:
             notes.append("the lists of its factors, short_factor and long_factor, are in the checkpoint's config.json")
-        text = json.dumps({"max_position_embeddings": shape.trained, "rope_parameters": own}, indent=2)
-        notes.append("the checkpoint's own block, which reaches this context: nothing has to be changed")
-    notes.append("put it into config.json, or pass it to from_pretrained as keywords (transformers 5)")
+        if not shape.theta:
+            own = {}
+            notes.append("this model's positions are not rotated: it has no rope block")
+        elif order.work.context <= shape.trained:
+            notes.append("the checkpoint's own block, which reaches this context: nothing has to be changed")
+        text = json.dumps({shape.nested: own} if shape.nested and own else own, indent=2)
+    if shape.theta:
+        notes.append("put it into config.json, or pass it to from_pretrained as keywords (transformers 5)")
     work = order.work
     if work.format is not None:
         notes.append(

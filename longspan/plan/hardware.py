@@ -121,10 +121,10 @@ DEVICES: dict[str, Device] = {
 }
 
 
-def machine(name: str, measured: bool = False) -> Machine:
+def machine(name: str) -> Machine:
     """The machine that a text names: `h100`, or several of it as `h100x8` or `8xh100`.
 
-    measured: with measured speeds where the table has them. Raises UsageError, with the nearest names.
+    Speeds are those of its maker; `source` says what was measured. Raises UsageError, with the nearest names.
     """
     wanted, count = re.sub(r"[\s_]+", "-", name.strip().lower().replace("×", "x")), 1
     key = _key(wanted)
@@ -144,15 +144,15 @@ def machine(name: str, measured: bool = False) -> Machine:
     if not 1 <= count <= _LARGEST:
         raise UsageError(f"hardware: {count:,} devices; give from 1 to {_LARGEST:,}")
     one = DEVICES[key]
-    speed, flops, source = one.bandwidth, one.bf16, one.source
-    if measured and one.measured is not None:
+    source = one.source
+    if one.measured is not None:
         speed, flops, how = one.measured
-        source = f"measured by {how}"
+        source += f"; measured: {speed:,g} GB/s and {flops:,g} TFLOP/s ({how})"
     return Machine(
         name=one.title if count == 1 else f"{count} × {one.title}",
         memory=int(one.memory * GB),
-        bandwidth=speed * GB,
-        flops=flops * TERA,
+        bandwidth=one.bandwidth * GB,
+        flops=one.bf16 * TERA,
         flops8=one.fp8 * TERA,
         devices=count,
         link=one.link * GB,

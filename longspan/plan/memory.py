@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from longspan.cache.bytes import INTERVAL
 from longspan.errors import DoesNotFit, UsageError
-from longspan.plan import caches
+from longspan.plan import caches, counts
 from longspan.plan.machine import Machine
 from longspan.plan.shape import Shape
 from longspan.plan.work import Work
@@ -101,15 +101,15 @@ def memory(shape: Shape, work: Work, machine: Machine | None = None) -> Memory:
 
 def weights(shape: Shape, work: Work) -> Part:
     """Of one device: split evenly, but for keys' and values' matrices that are copied."""
-    wide = 16 if work.weights <= 16 else 32
+    wide = 8 * counts.plain_bytes(shape, work)
     bits = work.weights + (16 / work.group if work.group and work.weights < 16 else 0)
     layers = sum(layer.attention + layer.mlp for layer in shape.layers)
     ends = shape.embedding + shape.head + shape.rest
     whole = int(layers * bits / 8) + ends * wide // 8
     text = f"{layers:,} numbers in layers at {bits:g} bits, {ends:,} others at {wide}"
-    if work.weights == 8 and work.group:  # int8 makes codes of the head, beside an embedding that it may share
-        head = shape.vocab * shape.hidden
-        whole += int(head * bits / 8) - (0 if shape.tied else head * wide // 8)
+    if counts.coded_head(work):  # beside an embedding that it may share
+        head = counts.head_parameters(shape)
+        whole += int(counts.head_bytes(shape, work)) - (0 if shape.tied else head * wide // 8)
         text += f", the output head's {head:,} at {bits:g}"
     copied = 0
     for layer in shape.layers:

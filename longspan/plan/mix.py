@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from longspan.errors import UsageError
+from longspan.plan.work import LONGEST
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20}
 DRAWS = 400
@@ -15,14 +16,15 @@ SURE = 0.99
 
 
 def tokens(text: str, what: str = "context") -> int:
-    """Tokens of "131072", "128K" or "1M" (K is 1,024). Raises UsageError for anything else, and below 1."""
+    """Tokens of "131072", "128K" or "1M" (K is 1,024). Raises UsageError for anything else, and outside of 1 to
+    `LONGEST`."""
     word = text.strip().replace(",", "")
     unit = word[-1:].upper() if word[-1:].isalpha() else ""
     number = word[:-1] if unit else word
     if not number.isdecimal() or not number.isascii() or unit not in UNITS or len(number) > 12:
         raise UsageError(f"{what}: {text!r}; give tokens, as in 4096, 128K or 1M")
-    if not 1 <= int(number) * UNITS[unit] < 1 << 40:
-        raise UsageError(f"{what}: {text!r}; give from 1 to {(1 << 40) - 1:,} tokens")
+    if not 1 <= int(number) * UNITS[unit] <= LONGEST:
+        raise UsageError(f"{what}: {text!r}; give from 1 to {LONGEST:,} tokens")
     return int(number) * UNITS[unit]
 
 

@@ -55,6 +55,8 @@ class Case:
             return "no machine was named"
         if self.machine.costs is None and not (self.machine.bandwidth > 0 and self.machine.flops > 0):
             return f"the speeds of {self.machine.name} are not known"
+        if self.work.offloaded:
+            return "pages in a file are not measured"
         try:
             latency(self.shape, self.work, self.machine)
         except UsageError as error:  # a calibration that does not know this plan or model

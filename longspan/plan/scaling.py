@@ -135,11 +135,11 @@ def _round(factor: float) -> str:
 
 def _known(shape: Shape, wanted: int) -> tuple[Evidence, ...]:
     """What RULER says of the model."""
-    table = scores(shape.name)
+    table = scores(shape.listed)
     if table is None:
         return ()
     length = next((size for size in table if size >= wanted), max(table))
-    reach = effective(shape.name)
+    reach = effective(shape.listed)
     told = f"{reach:,} tokens" if reach else "under 4,096 tokens"
     return (
         Evidence(

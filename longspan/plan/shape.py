@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["full", "sliding", "chunked", "linear", "latent"]
@@ -48,7 +48,9 @@ class Shape:
     original: before its own scaling. theta: of its rotation, 0 where nothing is rotated. rope: the checkpoint's own
     block of rope parameters, {} where it is plain. element: bytes of a number as published. source: where the config
     comes from. notes: what the config does not say and was taken from its family's defaults, in words. nested: the
-    field of config.json that holds the text model's, "" where it stands alone.
+    field of config.json that holds the text model's, "" where it stands alone. block: rope parameters as transformers
+    stores them, whole, also where they are plain; of families that have one for each kind of layer all of these. place:
+    folder or file that it was read from, "" for a model that is known by name.
     """
 
     name: str
@@ -69,6 +71,13 @@ class Shape:
     source: str = ""
     notes: tuple[str, ...] = ()
     nested: str = ""
+    block: dict[str, object] = field(default_factory=dict)
+    place: str = ""
+
+    @property
+    def listed(self) -> str:
+        """The name by which tables may know it: "" for a model on this disk, whatever its folder is called."""
+        return "" if self.place else self.name
 
     @property
     def parameters(self) -> int:

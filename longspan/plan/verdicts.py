@@ -245,14 +245,15 @@ def vllm_ntk(shape: Shape, work: Work, machine: Machine | None = None) -> Verdic
     trained = shape.original or shape.trained
     factor = max(work.context / trained, 1.0) if trained else 1.0
     dim = next((layer.qk_dim for layer in shape.layers if layer.kind not in ("linear", "latent")), 64)  # MLA turns 64
-    vllm = shape.theta * (factor * factor - (factor - 1)) ** (dim / (dim - 2))  # its table, built once for factor · L
+    grown = factor * factor - (factor - 1)
+    vllm = shape.theta * grown ** (dim / (dim - 2)) if dim > 2 else None  # its table, built once for factor · L
     text = (
         "its documentation: rope_parameters of the config, or --hf-overrides with them, are the only way "
         "(--rope-scaling is gone). Longer than the config says is refused until VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 is "
         "set, "
         f"and then nothing scales the positions. This config declares {kind!r}"
     )
-    if factor > 1:
+    if factor > 1 and vllm is not None:
         text += (
             f". Told to use dynamic with factor {factor:.4g}, vLLM builds one table for the longest text, base "
             f"{vllm:.4g} in "

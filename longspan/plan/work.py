@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from longspan.cache.formats.format import Format
     from longspan.cache.summaries.selection import Selection
 
+LONGEST = 1 << 28
+"""Tokens of a text that may be asked for, or that a model may claim."""
+
 
 @dataclass(frozen=True, slots=True)
 class Work:

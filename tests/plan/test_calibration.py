@@ -83,6 +83,15 @@ def test_fewer_threads_are_another_machine(made):
         {"costs": {"rates": {"body.few": 3}, "spread": 0.1}},
         {"costs": {"rates": {}, "spread": 0.1, "more": 1}},
         {"unknown": 1},
+        {"identity": []},
+        {"identity": {}},
+        {"taken": 5},
+        {"memory": float("nan")},
+        {"flops": float("inf")},
+        {"seconds": "long"},
+        {"costs": {"rates": {}, "spread": 0.1, "base": "x"}},
+        {"costs": {"rates": {}, "spread": 0.1, "base": -1}},
+        {"costs": {"rates": {}, "spread": float("nan")}},
     ],
 )
 def test_a_damaged_or_older_file_is_refused(made, values):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from longspan.cache.summaries import SELECTIONS
 from longspan.errors import UsageError
 from longspan.plan.export import ENGINES, export, scaled
 from longspan.plan.hardware import machine
+from longspan.plan.scaling import advise
 from longspan.plan.shapes import KNOWN, find
 from longspan.plan.work import Work
 
@@ -69,7 +72,7 @@ def test_lines_parse(engine: str, format: str | None, name: str):
                 override = json.loads(options[key])
                 inner = override.get("text_config", override)
                 assert inner["max_position_embeddings"] == context
-        assert "nothing" not in made.text
+        assert int(options.get("--max-num-batched-tokens", 3)) >= 3
 
 
 def test_a_line_word_by_word():
@@ -147,7 +150,7 @@ def test_blocks_are_what_transformers_and_our_own_rope_take(name: str):
     shape = find(name)
     block = scaled(shape, 3 * shape.trained + 5)
     if block is None:
-        assert not shape.theta or shape.rope["rope_type"] == "longrope"
+        assert not shape.theta or shape.rope["rope_type"] in ("longrope", "proportional")
         return
     original = int(block.get("original_max_position_embeddings", shape.trained))
     assert float(block["factor"]) * original >= 3 * shape.trained or block["rope_type"] != "yarn"
@@ -157,6 +160,49 @@ def test_blocks_are_what_transformers_and_our_own_rope_take(name: str):
     method, geometry = declared(block, dim, 3 * shape.trained + 5)
     assert geometry.theta == shape.theta
     assert type(method).__name__.lower() == block["rope_type"]
+
+
+def test_own_blocks_are_printed_as_transformers_stores_them():
+    gemma = json.loads(export("hf", find("gemma-3-27b"), Work(131_072)).text)["text_config"]["rope_parameters"]
+    assert gemma == {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    assert export("hf", find("gpt2"), Work(1024)).text == "{}"
+    assert "has no rope block" in " ".join(export("hf", find("gpt2"), Work(1024)).notes)
+
+
+def test_what_rotation_has_besides_is_exported():
+    shape = find("qwen3.5-27b")
+    override = json.loads(parsed(export("vllm", shape, Work(2 * shape.trained)).text)["--hf-overrides"])
+    assert override["text_config"]["rope_parameters"]["partial_rotary_factor"] == 0.25
+    turned = dataclasses.replace(shape, block={**shape.block, "mrope_section": [11, 11, 10]})
+    block = scaled(turned, 2 * shape.trained)
+    assert block is not None
+    assert (block["rope_type"], block["mrope_section"]) == ("yarn", [11, 11, 10])
+
+
+def test_beyond_what_engines_take_by_themselves():
+    vllm = " ".join(export("vllm", find("gpt2"), Work(2048)).notes)
+    assert "VLLM_ALLOW_LONG_MAX_MODEL_LEN=1" in vllm
+    llama = export("llama.cpp", find("qwen3-8b"), Work(131_072))
+    assert any("--override-kv ARCH.context_length=int:131072" in note for note in llama.notes)
+    assert not any("--override-kv" in note for note in export("llama.cpp", find("qwen3-8b"), Work(4096)).notes)
+    many = parsed(export("vllm", find("qwen3-8b"), Work(4096, batch=4096, chunk=256)).text)
+    assert many["--max-num-batched-tokens"] == "4096"
+
+
+def test_a_model_of_a_folder_is_called_by_its_path(tmp_path: Path):
+    folder = tmp_path / "llama-3.1-8b"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(KNOWN["llama-3.1-8b"].config))
+    for path in (folder, folder / "config.json"):
+        shape = find(str(path))
+        assert shape.name == "llama-3.1-8b"
+        assert shlex.split(export("vllm", shape, Work(4096)).text)[2] == str(folder.resolve())
+        assert not advise(shape, 4096).evidence  # RULER's scores are of the published one
+    assert shlex.split(export("vllm", find("llama-3.1-8b"), Work(4096)).text)[2] == KNOWN["llama-3.1-8b"].hub
+    assert advise(find("llama-3.1-8b"), 4096).evidence
 
 
 def test_what_is_not_known():

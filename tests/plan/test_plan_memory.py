@@ -13,9 +13,10 @@ from longspan.cache.eviction import POLICIES
 from longspan.cache.formats import FORMATS
 from longspan.cache.summaries import SELECTIONS
 from longspan.errors import DoesNotFit, UsageError
-from longspan.plan import caches
+from longspan.plan import caches, counts
+from longspan.plan.advice import replace_weights
 from longspan.plan.hardware import machine
-from longspan.plan.memory import CEILING, max_context, memory
+from longspan.plan.memory import CEILING, max_context, memory, weights
 from longspan.plan.shape import Layer, Shape
 from longspan.plan.shapes import KNOWN, find
 from longspan.plan.work import Work
@@ -39,8 +40,6 @@ def test_the_seed_figures():
     assert round(cache(made(80, 80, 128), 4096) / GB, 1) == 13.4
     assert round(cache(made(80, 80, 128), 128_000) / GB) == 419
     assert round(cache(made(80, 8, 128), 128_000) / GB) == 42
-    assert caches.reach(made(32, 8, 128, window=4096)) == caches.reach(find("mistral-7b-v0.1")) == 131_072
-    assert caches.reach(made(32, 8, 128)) is None
 
 
 def test_scout_at_ten_million_tokens():
@@ -218,3 +217,15 @@ def test_more_devices_never_need_more_each(name: str, work: Work, ranks: int):
     assert each is not None
     assert whole is not None
     assert each.bytes * ranks >= whole.bytes
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "gemma-3-1b"])
+@pytest.mark.parametrize("form", ["stored", "fp8", "int8", "int4"])
+def test_a_step_reads_the_weights_that_memory_holds(name: str, form: str):
+    """All but the input embedding, of which a step reads a row, and norms."""
+    shape = find(name)
+    work = replace_weights(shape, Work(4096), form)
+    held = weights(shape, work).bytes
+    beside = (shape.rest + (shape.embedding if not shape.tied or form == "int8" else 0)) * 2
+    assert counts.read_weights(shape, work, 1) == pytest.approx(held - beside, rel=1e-6)
+    assert (counts.head_bytes(shape, work) < 2 * counts.head_parameters(shape)) == (form == "int8")

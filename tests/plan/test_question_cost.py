@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from longspan.errors import UsageError
@@ -80,7 +82,24 @@ def test_attribution_and_reach_ask_for_both():
 def test_a_late_first_token_is_no_way():
     choice = choose(FAST, Use(150_000, questions=0.5, updates=24, ttft=1.0), FLOPS)
     assert any("cold: the first token comes after 15 s" in reason for reason in choice.why)
-    assert choice.best != "cold"
+    assert any("hybrid: the first token comes after 3.33 s" in reason for reason in choice.why)
+    assert choice.best == "rag"
+    assert choose(FAST, Use(150_000, attribution=True, ttft=1.0), FLOPS).best == "rag"
+    assert choose(FAST, Use(150_000, ttft=0.1), FLOPS).best == "cached"  # retrieval is late, a kept text is not
+    none = choose(FAST, Use(150_000, ttft=0.001), FLOPS)
+    assert none.best == "none"
+    assert none.why[-1].startswith("no way is left")
+
+
+@pytest.mark.parametrize("ttft", [None, 0.001, 0.1, 1.0, 5.0, 100.0])
+@pytest.mark.parametrize("fits", [100, 5000, 40_000, 200_000])
+@pytest.mark.parametrize("task", [None, TASKS["book"]])
+@pytest.mark.parametrize(("attribution", "reach"), [(False, None), (True, None), (False, 4096)])
+def test_the_best_fits_and_is_in_time(ttft, fits, task, attribution, reach):
+    use = Use(150_000, attribution=attribution, ttft=ttft)
+    choice = choose(dataclasses.replace(FAST, fits=fits), use, FLOPS, task, reach)
+    left = {name for name, way in choice.ways.items() if way.possible and (ttft is None or way.ttft <= ttft)}
+    assert choice.best in left or (choice.best == "none" and not left & {"rag", "hybrid"})
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,18 @@ from typing import Any
 from longspan.errors import ModelError, UnsupportedModel
 from longspan.plan.shape import Layer, Shape
 from longspan.plan.shapes import gemma4, older
-from longspan.plan.shapes.families import FAMILIES, PARTS, REFUSED, Family
+from longspan.plan.shapes.defaults import TURNS
+from longspan.plan.shapes.families import FAMILIES, LAYERED, PARTS, REFUSED, Family
 from longspan.plan.shapes.fields import Fields
 from longspan.plan.shapes.layers import layers_of
+from longspan.plan.work import LONGEST
 
 _ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 _REASONS = {name: reason for reason, names in REFUSED.items() for name in names.split()}
 _THETA = 10_000.0
+_LAYERS = {"full_attention", "sliding_attention"}
+MOST_SCALED = 1e6
+"""Times that positions are scaled, at most."""
 
 
 def from_config(config: Mapping[str, Any], name: str, source: str = "") -> Shape:
@@ -37,7 +42,7 @@ def from_config(config: Mapping[str, Any], name: str, source: str = "") -> Shape
     if outer is not None:
         f.note("the text model alone; what it has for images or sound is not counted")
     embedding, head, rest, tied = _ends(f, style, outer, len(layers))
-    trained, original, theta, rope = _positions(f)
+    positions = _positions(f)
     return Shape(
         name=name,
         family=family,
@@ -49,14 +54,15 @@ def from_config(config: Mapping[str, Any], name: str, source: str = "") -> Shape
         head=head,
         rest=rest,
         tied=tied,
-        trained=trained,
-        original=original,
-        theta=theta,
-        rope=rope,
+        trained=positions.trained,
+        original=positions.original,
+        theta=positions.theta,
+        rope=positions.rope,
         element=_element(f, config),
         source=source,
         notes=tuple(f.notes),
         nested=nested,
+        block=positions.block,
     )
 
 
@@ -113,30 +119,90 @@ def _ends(f: Fields, style: Family, outer: Mapping[str, Any] | None, count: int)
     return table + older.positions(f) + own, 0 if tied else table, rest + projections, tied
 
 
-def _positions(f: Fields) -> tuple[int, int, float, dict[str, object]]:
-    """Trained length, length before scaling, theta, and the rope block; {} where rotation is plain."""
-    trained = f.size("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
-    block = f.given("rope_parameters", "rope_scaling")
-    if block is not None and not isinstance(block, Mapping):
-        raise f.wrong(f"rope_scaling should be an object, not {str(block)[:40]!r}")
-    block = dict(block or {})
-    if isinstance(block.get("full_attention"), Mapping):  # one block per kind of layer
-        block = dict(block["full_attention"])
-    inside = Fields(block, f.family, f.where)
-    theta = inside.number("rope_theta", default=f.number("rope_theta", "rotary_emb_base", default=_THETA))
-    kind = block.get("rope_type") or block.get("type") or "default"
+@dataclasses.dataclass(frozen=True)
+class _Positions:
+    """As in `Shape`."""
+
+    trained: int
+    original: int
+    theta: float
+    rope: dict[str, object]
+    block: dict[str, object]
+
+
+def _positions(f: Fields) -> _Positions:
+    trained = _most(f, f.size("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"))
+    whole = _block(f)
+    full = whole["full_attention"] if _LAYERS & set(whole) else whole
+    if not isinstance(full, Mapping):
+        raise f.wrong("rope_parameters for kinds of layers lack those of full_attention")
+    inside = Fields(full, f.family, f.where)
+    theta = inside.number("rope_theta", default=_THETA)
+    kind = full.get("rope_type") or "default"
     if not isinstance(kind, str):
-        raise f.wrong(f"rope type {str(kind)[:40]!r} should be a name")
+        raise f.wrong(f"rope type {kind!r:.40} should be a name")
     original = inside.optional("original_max_position_embeddings")
     if original is None:
         original = f.optional("original_max_position_embeddings") or trained
-    factor = inside.number("factor", default=1.0)
+    factor = inside.number("factor", default=1.0, most=MOST_SCALED)
     if kind == "yarn":
-        trained = max(trained, int(original * factor))
-    plain = kind in ("default", "mrope")
+        trained = max(trained, _most(f, int(original * factor)))
     if f.family in older.UNROTATED or f.flag("alibi"):
-        theta = 0.0
-    return trained, min(original, trained), theta, {} if plain else block
+        return _Positions(trained, min(original, trained), 0.0, {}, {})
+    return _Positions(trained, min(original, trained), theta, {} if kind == "default" else dict(full), whole)
+
+
+def _most(f: Fields, tokens: int) -> int:
+    if tokens <= LONGEST:
+        return tokens
+    f.note(f"{tokens:,} tokens are claimed, counted as {LONGEST:,}")
+    return LONGEST
+
+
+def _block(f: Fields) -> dict[str, object]:
+    """Rope parameters as transformers stores them: `rope_scaling` where it says anything, else `rope_parameters`, with
+    what stands outside of both; one block for each kind of layer in families that have several."""
+    old, new = (_object(f, key) for key in ("rope_scaling", "rope_parameters"))
+    theta = f.number("rope_theta", "rotary_emb_base", default=_THETA)
+    part = f.given("partial_rotary_factor", "rotary_pct") or TURNS.get(f.family)
+    if f.family not in LAYERED and not _LAYERS & set(new):
+        return _named(old or new, theta, part)
+    if f.family == "gemma4_text" and not old and not new:
+        f.note("rope_parameters are not given: as gemma4_text has them")
+        new = gemma4.ROPE
+    layered = bool(_LAYERS & set(new))
+    full = _object_of(f, new, "full_attention") if layered else new
+    windowed = _object_of(f, new, "sliding_attention") if layered else {}
+    if f.family.startswith("gemma") and f.given("rope_theta") is None:
+        theta = gemma4.THETA
+    local = f.number("rope_local_base_freq", default=LAYERED.get(f.family) or theta)
+    return {
+        "full_attention": _named({**full, **old}, theta, part),
+        "sliding_attention": _named(windowed, local, None),
+    }
+
+
+def _object(f: Fields, key: str) -> dict[str, object]:
+    return _object_of(f, f.raw, key)
+
+
+def _object_of(f: Fields, of: Mapping[str, Any], key: str) -> dict[str, object]:
+    value = of.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise f.wrong(f"{key} should be an object, not {value!r:.40}")
+    return dict(value or {})
+
+
+def _named(block: Mapping[str, object], theta: float, part: object) -> dict[str, object]:
+    """With its type by today's name, theta, and the part of the channels that turns."""
+    out = {key: value for key, value in block.items() if key != "type"}
+    kind = block.get("rope_type") or block.get("type") or "default"
+    out["rope_type"] = "default" if kind == "mrope" else kind
+    if out.get("rope_theta") is None:
+        out["rope_theta"] = theta
+    if part is not None:
+        out.setdefault("partial_rotary_factor", part)
+    return out
 
 
 def _intermediate(f: Fields, style: Family, layers: tuple[Layer, ...]) -> int:

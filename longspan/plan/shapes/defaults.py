@@ -106,3 +106,15 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "glm4_moe": {"num_key_value_heads": 8, "first_k_dense_replace": 1, "n_shared_experts": 1},
     "minimax_m2": {"num_key_value_heads": 8},
 }
+
+TURNS = {
+    "qwen3_next": 0.25,
+    "qwen3_5_text": 0.25,
+    "qwen3_5_moe_text": 0.25,
+    "phi3": 1.0,
+    "glm": 0.5,
+    "glm4": 0.5,
+    "glm4_moe": 0.5,
+    "gpt_neox": 0.25,
+}
+"""The part of a head's channels that is rotated, in families that have one (`partial_rotary_factor`)."""

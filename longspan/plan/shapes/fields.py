@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,8 @@ from longspan.plan.shapes.defaults import DEFAULTS
 
 MOST = 1 << 40
 """Far above any size that a model has."""
+LARGEST = 1e15
+"""Far above any theta."""
 LAYERS = 10_000
 HEADS = 1 << 14
 CHANNELS = 1 << 24
@@ -72,17 +73,17 @@ class Fields:
         most = _LIMITS.get(key, MOST)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise ModelError(
-                f"{self.where}: {key} is {str(value)[:40]}; expected a whole number from {least:,} to {most:,}"
+                f"{self.where}: {key} is {value!r:.40}; expected a whole number from {least:,} to {most:,}"
             )
         return value
 
-    def number(self, *keys: str, default: float) -> float:
-        """A finite number above 0. Raises ModelError."""
+    def number(self, *keys: str, default: float, most: float = LARGEST) -> float:
+        """A number above 0, at most `most`. Raises ModelError."""
         value = self.given(*keys)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-            raise ModelError(f"{self.where}: {keys[0]} is {str(value)[:40]}; expected a number above 0")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+            raise ModelError(f"{self.where}: {keys[0]} is {value!r:.40}; expected a number above 0, at most {most:g}")
         return float(value)
 
     def flag(self, key: str, default: bool = False) -> bool:
@@ -91,7 +92,7 @@ class Fields:
         if value is None:
             return bool(self._defaults.get(key, default))
         if not isinstance(value, bool):
-            raise ModelError(f"{self.where}: {key} is {str(value)[:40]}; expected true or false")
+            raise ModelError(f"{self.where}: {key} is {value!r:.40}; expected true or false")
         return value
 
     def listed(self, key: str, length: int | None = None) -> Sequence[Any] | None:
@@ -100,7 +101,7 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, list | tuple):
-            raise ModelError(f"{self.where}: {key} is {str(value)[:40]}; expected a list")
+            raise ModelError(f"{self.where}: {key} is {value!r:.40}; expected a list")
         if length is not None and len(value) != length:
             raise ModelError(f"{self.where}: {key} has {len(value)} entries for {length} layers")
         return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import re
@@ -28,17 +29,23 @@ def find(model: str) -> Shape:
     shape = built_in(model)
     if shape is not None:
         return shape
-    path = Path(model).expanduser()
     try:
+        path = Path(model).expanduser()
         if path.is_dir():
-            return from_config(read(path / CONFIG), path.resolve().name or model, str(path / CONFIG))
+            return _local(path / CONFIG, path.resolve().name or model, path.resolve())
         if path.is_file():
-            return from_config(read(path), path.resolve().parent.name if path.name == CONFIG else path.stem, str(path))
-    except (OSError, ValueError) as error:
+            alone = path.name != CONFIG
+            place = path.resolve() if alone else path.resolve().parent
+            return _local(path, path.stem if alone else place.name, place)
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a home folder of nobody
         raise ModelError(f"{model[:200]}: the path cannot be read: {error}") from None
     if _HUB_ID.fullmatch(model) and ".." not in model and "--" not in model:
         return from_config(read(_fetch(model)), model, f"{CONFIG} of {model} on the hub")
     raise ModelError(f"no model {model[:200]!r}: {_near(model)}")
+
+
+def _local(config: Path, name: str, place: Path) -> Shape:
+    return dataclasses.replace(from_config(read(config), name, str(config)), place=str(place))
 
 
 def built_in(model: str) -> Shape | None:

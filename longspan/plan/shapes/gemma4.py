@@ -8,6 +8,14 @@ from longspan.plan.shape import Layer
 from longspan.plan.shapes.fields import Fields
 from longspan.plan.shapes.parts import mlp
 
+THETA = 1_000_000.0
+"""Of layers that see everything, of Gemma 3 and 4."""
+ROPE: dict[str, object] = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+    "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": THETA},
+}
+"""Where a config does not say: a quarter of the channels turns in layers that see everything."""
+
 
 def layers(f: Fields, made: tuple[Layer, ...]) -> tuple[Layer, ...]:
     """The layers as `layers_of` made them, with what is different in this family."""

@@ -8,6 +8,10 @@ from longspan.plan.shapes.known.entry import RECALLED, Known, config, inside
 
 _ROPE3 = {"rope_theta": 1e6, "rope_local_base_freq": 10_000.0}
 _SCALED3 = {**_ROPE3, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+_ROPE4 = {
+    "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+}
 _PATTERN3 = {"sliding_window_pattern": 6, "tie_word_embeddings": True}
 
 
@@ -69,6 +73,7 @@ MODELS: dict[str, Known] = {
                 sliding_window=1024,
                 sliding_window_pattern=6,
                 tie_word_embeddings=True,
+                rope_parameters=_ROPE4,
             ),
         ),
         30.7e9,
