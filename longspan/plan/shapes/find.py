@@ -35,7 +35,7 @@ def find(model: str) -> Shape:
             return _local(path / CONFIG, path.resolve().name or model, path.resolve())
         if path.is_file():
             alone = path.name != CONFIG
-            place = path.resolve() if alone else path.resolve().parent
+            place = path.parent.resolve() / (path.name if alone else "")  # the file itself may be a link elsewhere
             return _local(path, path.stem if alone else place.name, place)
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a home folder of nobody
         raise ModelError(f"{model[:200]}: the path cannot be read: {error}") from None
