@@ -68,7 +68,7 @@ def _gathered(
     """[R, H, D] of each part: slots are gathered, keys turned, torch attends. owns [G, R]: slots of the parts' keys."""
     policy, outputs = lanes.policy, []
     keys, values, positions = lanes.stored(index)
-    weights = lanes.weight[index, :, : positions.shape[1]] if policy.merge else None
+    weights = None if lanes.weight is None else lanes.weight[index, :, : positions.shape[1]]
     for asked, own in zip(some, owns, strict=True):
         q, k = asked.queries, keys
         if rotation is not None:
@@ -94,7 +94,7 @@ def _where_they_lie(
     """As `_gathered`, by the compiled kernel."""
     policy, outputs = lanes.policy, []
     pages = lanes.pages(index)
-    positions = lanes.position[index, :, : int(lanes.counts[index].max())]
+    positions = lanes.position[index, :, : int(lanes.counts[index].max())].long()
     for asked, own in zip(some, owns, strict=True):
         q, turns = asked.queries, None
         if rotation is not None:

@@ -24,7 +24,7 @@ class LaneReader:
         self.lanes, self.index, self.start, self.rotation = lanes, index, start, rotation
         self.placement, self.selection = placement, lanes.pool.select
         self.page, self.device = lanes.pool.layout.page, lanes.pool.device
-        self.positions = lanes.position[index]  # [G, S]
+        self.positions = lanes.position[index].long()  # [G, S]
         self.columns = int(-(-lanes.counts[index].max() // self.page))
 
     def attend(self, asked: Asked, choosing: np.ndarray) -> torch.Tensor:
@@ -95,9 +95,9 @@ class LaneReader:
         numbers = torch.where(read, torch.arange(self.columns, device=self.device), NEVER).sort(1).values[:, :most]
         keys, values, at = lanes.pick(index, numbers.masked_fill(numbers >= NEVER, -1))
         positions = torch.nn.functional.pad(self.positions, (0, 1), value=-1).gather(1, at)
-        weights = (
-            torch.nn.functional.pad(lanes.weight[index], (0, 1), value=1.0).gather(1, at) if policy.merge else None
-        )
+        weights = None
+        if lanes.weight is not None:
+            weights = torch.nn.functional.pad(lanes.weight[index], (0, 1), value=1.0).gather(1, at)
         q, k = asked.queries, keys
         if self.rotation is not None:
             if isinstance(self.placement, Slot):  # the distance in all that is kept, read or not

@@ -234,7 +234,7 @@ def evicting(layout: Layout, policy: Policy) -> Layout:
     kept = tuple(next(budgets) if window is None else None for window in layout.windows)
     sealing = layout.sealed_bytes is not None  # how often each slot was
     least = min((size for size in kept if size is not None), default=INTERVAL)
-    # position and weight; then attention in all, when last, and of the newest queries by query head
+    # position, and weight of what was merged; then attention in all, when last, and of the newest queries by query head
     sizes = {"mass": 4, "used": 8, "recent": 4 * (layout.heads // layout.kv_heads)}
     return dataclasses.replace(
         layout,
@@ -242,7 +242,7 @@ def evicting(layout: Layout, policy: Policy) -> Layout:
         kept=kept,
         shared=policy.shared,
         waits=policy.wait or policy.once,
-        note_bytes=12 + sealing + sum(size for name, size in sizes.items() if name in policy.needs),
+        note_bytes=4 + 4 * policy.merge + sealing + sum(size for name, size in sizes.items() if name in policy.needs),
     )
 
 

@@ -35,7 +35,9 @@ def view(lanes: Lanes, index: int, following: int) -> View:
         values=values.float(),
         positions=positions,
         length=following,
-        weight=lanes.weight[index, :, :slots],
+        weight=torch.ones(positions.shape, device=positions.device)
+        if lanes.weight is None
+        else lanes.weight[index, :, :slots],
         mass=mass,
         seen=None if mass is None else (following - positions).clamp_min(1) * lanes.groups,
         recent=None if recent is None else recent / max(observed, 1),

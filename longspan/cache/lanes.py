@@ -24,6 +24,8 @@ Align = Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
 """align(positions [G, C·P], P): by how many tokens the keys of each page are turned to one reference, and these."""
 
 NOTES = ("position", "weight", "mass", "used", "recent", "rewrites")
+NEAR = torch.iinfo(torch.int32).max
+"""Text positions beyond it take eight bytes each and not four."""
 EMPTY = {"position": -1, "weight": 1, "mass": 0, "used": -1, "recent": 0, "rewrites": 0}
 
 
@@ -41,9 +43,9 @@ class Lanes:
     table [L, G, columns]: page ids, −1 beyond a lane's pages; the first `sealed` [L, G] columns of a lane are pages in
     the pool's format. counts [L, G]: the slot after the last token; all before it hold tokens too, but for holes in
     sealed pages. Per slot, with room to spare at the end: position [L, G, S] in the text, ascending, −1 where nothing
-    is held; weight, the tokens that it stands for; what attention gave it since it came (`mass`), from the newest
-    queries (`recent`, per query head), and when last (`used`), each only where the policy asks for it; and, with a
-    format, how often it was sealed anew (`rewrites`).
+    is held; with a policy that merges weight, the tokens that it stands for; what attention gave it since it came
+    (`mass`), from the newest queries (`recent`, per query head), and when last (`used`), each only where the policy
+    asks for it; and, with a format, how often it was sealed anew (`rewrites`).
 
     sums [L, G, C]: where the summaries lie by which queries choose among the first pages of a lane, −1 where it has
     fewer; references [L, G, C]: what `align` gave for these.
@@ -66,6 +68,7 @@ class Lanes:
         self.references = torch.empty((*self.counts.shape, 0), dtype=torch.int64, device=pool.device)
         self.observed_from = self.query_count = self.rewritten = 0
         self._notes = 0  # bytes of what is known of slots
+        self._far = False  # whether the text has grown beyond NEAR
         self._fresh(0)
         self.query_sum = self.query_square = None
         if "queries" in policy.needs:
@@ -75,8 +78,9 @@ class Lanes:
 
     def _fresh(self, slots: int) -> None:
         size, device = (*self.counts.shape, slots), self.pool.device
-        self.position = torch.full(size, -1, dtype=torch.int64, device=device)
-        self.weight = torch.ones(size, device=device)
+        kind = torch.int64 if self._far else torch.int32
+        self.position = torch.full(size, -1, dtype=kind, device=device)
+        self.weight = torch.ones(size, device=device) if self.policy.merge else None
         self.mass = torch.zeros(size, device=device) if "mass" in self.policy.needs else None
         self.used = torch.full(size, -1, dtype=torch.int64, device=device) if "used" in self.policy.needs else None
         wide = (*self.counts.shape, self.groups, slots)
@@ -86,6 +90,7 @@ class Lanes:
     def fork(self) -> Lanes:
         """A twin with pages of its own: slots move within a lane's pages, so these are not shared."""
         twin = Lanes(self.layers, self.pool, self.policy)
+        twin._far = self._far
         twin.table, twin.sealed = np.full_like(self.table, -1), self.sealed.copy()
         twin.counts, twin.sums = self.counts.copy(), np.where(self.sums >= 0, -2, -1)
         twin.claim()
@@ -103,7 +108,7 @@ class Lanes:
     def outline(self) -> list[Any]:
         """What `restore` needs to know before it is given the arrays."""
         numbers = self.counts.tolist(), self.sealed.tolist(), self.sums.shape[2], (self.sums >= 0).sum(2).tolist()
-        return [self.table.shape[2], *numbers, self.observed_from, self.query_count]
+        return [self.table.shape[2], *numbers, self.observed_from, self.query_count, self._far]
 
     def arrays(self) -> list[torch.Tensor]:
         """What is known of slots and queries, in a fixed order."""
@@ -122,7 +127,7 @@ class Lanes:
 
     def restore(self, outline: list[Any], fill: Callable[[torch.Tensor], None]) -> None:
         """Own as many pages as lanes that were saved; whoever calls fills them. fill: reads an array in place."""
-        columns, counts, sealed, width, summed, self.observed_from, self.query_count = outline
+        columns, counts, sealed, width, summed, self.observed_from, self.query_count, self._far = outline
         self.counts, self.sealed = np.asarray(counts, dtype=np.int64), np.asarray(sealed, dtype=np.int64)
         self.table = np.full((*self.counts.shape, columns), -1, dtype=np.int64)
         self.sums = np.where(np.arange(width) < np.asarray(summed, dtype=np.int64)[..., None], -2, -1)
@@ -184,9 +189,13 @@ class Lanes:
         self.table[:, :, :columns][fresh] = self.pool.claim(np.full(int(fresh.sum()), -1))
         at = self.targets(tokens, self.counts)
         index = torch.from_numpy(at).to(self.pool.device)
-        positions = torch.arange(first, first + tokens, device=self.pool.device).expand(index.shape)
-        self.position.scatter_(2, index, positions)
-        self.weight.scatter_(2, index, 1.0)
+        if first + tokens > NEAR and not self._far:
+            self._far, self.position = True, self.position.long()
+            self._account()
+        positions = torch.arange(first, first + tokens, dtype=self.position.dtype, device=self.pool.device)
+        self.position.scatter_(2, index, positions.expand(index.shape))
+        if self.weight is not None:
+            self.weight.scatter_(2, index, 1.0)
         self.counts = self.counts + tokens
         self.query_count += tokens
 
@@ -231,7 +240,7 @@ class Lanes:
         keys, values = self.pool.read(ids, old)
         slots = int(self.counts[index].max())
         keys, values = keys.transpose(2, 3).flatten(1, 2), values.flatten(1, 2)
-        return keys[:, :slots], values[:, :slots], self.position[index, :, :slots]
+        return keys[:, :slots], values[:, :slots], self.position[index, :, :slots].long()
 
     def readable(self, rows: int) -> bool:
         """Whether compiled kernels read the pages where they lie, for so many queries."""
@@ -254,8 +263,10 @@ class Lanes:
         table, sealed, counts = (
             torch.from_numpy(np.ascontiguousarray(x[index])) for x in (self.table, self.sealed, self.counts)
         )
-        weights = self.weight[index] if self.policy.merge else None
-        return cpu.Kept(table, sealed, counts, pool.keys, pool.values, coded, self.position[index], weights, None)
+        weights = None if self.weight is None else self.weight[index]
+        return cpu.Kept(
+            table, sealed, counts, pool.keys, pool.values, coded, self.position[index].long(), weights, None
+        )
 
     def note(self, index: int, seen: Seen, slots: int) -> None:
         """Add what attention gave to the first `slots` slots of a layer."""

@@ -44,7 +44,7 @@ def pack(lanes: Lanes, index: int, keep: Keep, view: View) -> None:
         return
     at = keep.indices.clamp_min(0)
     wide = at[..., None].expand(-1, -1, stored.shape[2])
-    weight = lanes.weight[index].gather(1, at)
+    weight = None if lanes.weight is None else lanes.weight[index].gather(1, at)
     new_keys, new_values = stored.gather(1, wide), values.gather(1, wide)
     if keep.merge_into is not None and view.keys is not None:
         keys, means, weight = merged(view.keys, view.values, view.weight, keep)
@@ -66,7 +66,8 @@ def pack(lanes: Lanes, index: int, keep: Keep, view: View) -> None:
             packed = torch.nn.functional.pad(new[lane, : counts[lane]], room).view(-1, page, new.shape[2])
             buffer[ids] = packed.transpose(1, 2) if buffer is pool.keys else packed
     lanes.rearrange(index, [row[row >= 0] for row in keep.indices.cpu().numpy()])
-    lanes.weight[index, :, : weight.shape[1]] = torch.where(held, weight, 1.0)
+    if lanes.weight is not None and weight is not None:
+        lanes.weight[index, :, : weight.shape[1]] = torch.where(held, weight, 1.0)
 
 
 def repack(lanes: Lanes, index: int, keep: Keep) -> None:

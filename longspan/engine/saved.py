@@ -39,6 +39,8 @@ def key(llm: LLM) -> bytes:
     plan = {name: text for name, text in llm.plan.texts.items() if name != "offload"}
     if llm.plan.prefill is None:
         del plan["prefill"]  # so that the key of a dense reading is what it was
+    if llm.plan.evict is not None:
+        plan["notes"] = "positions of four bytes"
     return json.dumps(
         [VERSION, fingerprint(llm.path), str(llm.dtype), llm.weights, llm.ropes.choice, plan, llm.layout.page],
         sort_keys=True,

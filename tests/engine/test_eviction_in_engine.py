@@ -350,9 +350,26 @@ def test_what_has_no_meaning_is_refused(folder: Callable[..., Path]):
         opened(folder, "h2o", "far:near=0")
 
 
-def test_counts_are_bytes(folder: Callable[..., Path]):
+@pytest.mark.parametrize("begin", [2**31 - 1500, 2**31 - 300, 2**33])
+def test_positions_of_any_size_are_told_apart(begin: int, folder: Callable[..., Path]):
+    """Four bytes hold a position up to 2^31; a text that grows beyond takes eight, and goes on as before."""
+    llm = opened(folder, f"streaming:budget={BUDGET},sinks=4", "slot")
+    with llm.session(start=begin) as session, llm.session(start=begin % llm.layout.page + 64) as near:
+        for one in (session, near):
+            one.feed(ids_of(1000))
+        lanes = session._text.cache.lanes
+        assert lanes is not None
+        assert (lanes.position.dtype == torch.int64) == (begin + 1000 > 2**31 - 1)
+        assert int(lanes.position.max()) == begin + 999
+        with session.fork() as twin:
+            said = [x.ask(ids_of(5, 3), max_new_tokens=20, ignore_eos=True).ids for x in (twin, session, near)]
+    assert said == [said[0]] * 3
+
+
+@pytest.mark.parametrize("merge", ["false", "true"])
+def test_counts_are_bytes(merge: str, folder: Callable[..., Path]):
     """What is known of slots beside keys and values counts too."""
-    llm = opened(folder, f"h2o:budget={BUDGET}")
+    llm = opened(folder, f"h2o:budget={BUDGET},merge={merge}")
     with llm.session() as session:
         session.feed(ids_of(1000))
         lanes = session._text.cache.lanes
