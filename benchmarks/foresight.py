@@ -1,6 +1,6 @@
 """What `longspan plan` foretells, beside what this machine then does.
 
-    python benchmarks/foresight.py OUT [--quick] [--minutes 9] [--only small,S] [--report docs]
+    python benchmarks/foresight.py OUT [--quick] [--minutes 9] [--only small,S] [--contexts 512,4096] [--report docs]
 
 Models with random weights read a prompt and generate, each case twice in a process of its own. Before the cases of
 each shape the machine is calibrated anew, and every case is foretold from the latest calibration before it is run.
@@ -284,6 +284,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="12 cases that take about three minutes")
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--only", default="", help="shapes, comma between them")
+    parser.add_argument("--contexts", default="", help="contexts, comma between them")
     parser.add_argument("--report", type=Path, help="folder of foresight.md, which gets the figures; docs")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -293,7 +294,9 @@ def main() -> None:
     if given.out is None:
         parser.error("OUT is missing")
     shapes = [name for name in given.only.split(",") if name] or list(SHAPES)
-    left = run(given.out, [case for case in cases(given.quick) if case.shape in shapes], given.minutes)
+    contexts = [int(text) for text in given.contexts.split(",") if text] or list(CONTEXTS)
+    wanted = [case for case in cases(given.quick) if case.shape in shapes and case.context in contexts]
+    left = run(given.out, wanted, given.minutes)
     found = rows(given.out)
     print(f"{summary(found)}\n\n{table(found)}")
     if given.report is not None:

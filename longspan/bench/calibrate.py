@@ -23,7 +23,6 @@ from longspan.bench.probes import Bench, Probe, Took, options
 from longspan.cache.eviction import POLICIES
 from longspan.cache.formats import FORMATS
 from longspan.cache.summaries import SELECTIONS
-from longspan.kernels.cpu.linear import FEW
 from longspan.plan import features
 from longspan.plan.calibration import Calibration
 from longspan.plan.costs import Costs
@@ -33,16 +32,22 @@ from longspan.plan.work import Work
 from longspan.spec import parse
 
 WEIGHTS = "stored", "int8", "int4"
-BODIES = {
-    Probe("narrow", 8, 512, 1536, 8, 2, 64): WEIGHTS,
+ROWS = {
+    Probe("long", 40, 512, 1536, 8, 2, 64): WEIGHTS[:1],
     Probe("deep", 32, 256, 512, 4, 2, 64): WEIGHTS[:1],
-    Probe("wide", 3, 1536, 5120, 12, 4, 128, 32_768): WEIGHTS,
+    Probe("wide", 2, 1536, 5120, 12, 4, 128, 24_576): WEIGHTS,
 }
-"""The models whose bodies are timed, and as what their weights are kept."""
+"""The models of whose bodies one row is timed, and as what their weights are kept. Those of "long" and "wide" are far
+more than a core's own caches hold."""
+BLOCKS = {
+    Probe("narrow", 6, 512, 1536, 8, 2, 64): WEIGHTS,
+    Probe("thick", 1, 1536, 5120, 12, 4, 128): WEIGHTS,
+}
+"""And of which blocks of rows are."""
 ATTENTION = Probe("grouped", 4, 256, 256, 8, 2, 64), Probe("plain", 2, 256, 256, 8, 8, 128)
 
-FAR = {"grouped": 49_152, "plain": 16_384}
-"""Tokens whose keys and values are far more than the processor's caches hold."""
+FAR = {"grouped": 32_768, "plain": 12_288}
+"""Tokens whose keys and values are far more than a core's own caches hold."""
 TIDY = "evict", "seal", "summarise"
 
 Told = Callable[[str, int, int], None]
@@ -55,7 +60,8 @@ class Gathered:
         self.groups: dict[str, list[Observation]] = defaultdict(list)
 
     def add(self, amounts: features.Amounts, seconds: float) -> None:
-        """Amounts of one group."""
+        """Amounts of one group. Differences of times that come out below nothing say nothing and are left out, so that a
+        part that is small beside its body's noise comes out somewhat dear."""
         groups = {group for (group, _), much in amounts.items() if much}
         assert len(groups) == 1, f"amounts of {groups}"
         if seconds > 0:
@@ -103,23 +109,26 @@ def calibrate(told: Told = lambda what, done, total: None) -> Calibration:
     began = time.perf_counter()
     found = Gathered()
     ways = [f"{form} {way}" for form in features.FORMS for way in ("-", "h2o:budget=2048", "landmark")]
-    parts = [(body, form) for body, forms in BODIES.items() for form in forms]
-    total = len(parts) + len(ways) * len(ATTENTION) + 1
+    timed = (one_row, ROWS), (blocks, BLOCKS)
+    parts = [(clock, body, form) for clock, some in timed for body, forms in some.items() for form in forms]
+    # what evictions and selections add is counted alike in all layers: one model tells it
+    every = [way for way in ways if way.endswith("-")]
+    seen = [*((ATTENTION[0], way) for way in ways), *((probe, way) for probe in ATTENTION[1:] for way in every)]
+    total = len(parts) + len(seen) + 1
     with tempfile.TemporaryDirectory(prefix="longspan-calibrate-") as made:
-        for probe in (*BODIES, *ATTENTION):
+        for probe in (*ROWS, *BLOCKS, *ATTENTION):
             shapes.write(Path(made) / probe.name, probe.config())
         done = 0
-        for probe, weights in parts:
+        for clock, probe, weights in parts:
             told(f"layers of {probe.hidden} with weights {weights}", done, total)
-            bodies(found, probe, weights, Path(made))
+            clock(found, probe, weights, Path(made))
             done += 1
-        for probe in ATTENTION:
-            for plan in ways:
-                told(f"attention of {probe.heads} heads, {plan}", done, total)
-                attention(found, probe, plan, Path(made))
-                done += 1
+        for probe, plan in seen:
+            told(f"attention of {probe.heads} heads, {plan}", done, total)
+            attention(found, probe, plan, Path(made))
+            done += 1
         told("memory", done, total)
-        memory = held.measure(Path(made) / list(BODIES)[-1].name)
+        memory = held.measure(Path(made) / list(ROWS)[-1].name)
         limits = machine.Machine(torch.bfloat16, torch.device("cpu"), torch.get_num_threads()).limits()
     rates, spread = fitted(found)
     return Calibration(
@@ -142,23 +151,27 @@ def fitted(found: Gathered) -> tuple[dict[str, dict[str, float]], float]:
     return rates, statistics.median(missed)
 
 
-def bodies(found: Gathered, probe: Probe, weights: str, made: Path) -> None:
-    """All but attention."""
+def one_row(found: Gathered, probe: Probe, weights: str, made: Path) -> None:
+    """All but attention, and drawing a token."""
     bench, work = Bench(made / probe.name, weights=weights), work_of("dense -", weights)
-    for rows, times in ((1, 25), (64, 5), (256, 5), (1024, 2), (2048, 2)):
-        seconds = statistics.median(bench.body(rows, times))
-        amounts = features.body(probe.shape(), work, Steps.at(0, rows).rows)
-        # the head's bytes are few, and belong to the other group where there are many rows
-        group = "body.few" if rows <= FEW else "body.many"
-        found.add(_only(amounts, (group,)), seconds)
-    if weights == "stored":
+    found.add(_only(features.body(probe.shape(), work, Steps.at(0, 1).rows), ("body.few",)), bench.one_row(25))
+    if weights == "stored" and probe.layers < 40:
         amounts = features.answering(probe.shape(), work, 64, 0)
-        found.add(_only(amounts, ("token",)), statistics.median(bench.token(25) for _ in range(2)))
+        found.add(_only(amounts, ("token",)), bench.token(20))
+
+
+def blocks(found: Gathered, probe: Probe, weights: str, made: Path) -> None:
+    """The same of many rows. The head's bytes are few there, and belong to the other group."""
+    bench, work = Bench(made / probe.name, weights=weights), work_of("dense -", weights)
+    for rows, times in ((64, 3), (256, 2), (1024, 2)):
+        if weights == "stored" or rows != 256:
+            amounts = features.body(probe.shape(), work, Steps.at(0, rows).rows)
+            found.add(_only(amounts, ("body.many",)), statistics.median(bench.body(rows, times)))
 
 
 def attention(found: Gathered, probe: Probe, plan: str, made: Path) -> None:
     """What a step takes beside that of the same model with all pages and nothing in them."""
-    plain = statistics.median(Bench(made / probe.name).body(1, 9))
+    plain = Bench(made / probe.name).one_row(9)
     bench, work = Bench(made / probe.name, **options(plan)), work_of(plan)
     warm = bench.text()
     bench.read(warm, 64)
@@ -181,24 +194,25 @@ def attention(found: Gathered, probe: Probe, plan: str, made: Path) -> None:
         read(512, 256)
         answer(4)
         bench.read(text, 1024 - len(text.ids))
-        read(2048, 256)
+        read(1024, 256)
         answer(5)
     elif work.select is not None:
         read(1536, 256)
         read(128, 128, asks=True)
         answer(5)
-        fill(6144)
+        fill(8192)
         read(32, 32, asks=True)
-        fill(16_384)
         read(256, 256)
         read(128, 128, asks=True)
         answer(5)
     else:
         read(512, 256)
         answer(4)
-        for tokens, steps in ((4096, 2), (FAR[probe.name], 2)):
-            fill(tokens)
-            read(steps * 256, 256)
-            if work.format is None:
-                read(2048, 2048)
-            answer(7)
+        fill(4096)
+        read(512, 256)
+        if work.format is None:
+            read(2048, 2048)
+        answer(7)
+        fill(FAR[probe.name])
+        read(256, 256)
+        answer(7)

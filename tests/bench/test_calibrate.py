@@ -21,7 +21,8 @@ TINY = Probe("tiny", 2, 64, 64, 4, 2, 16)
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibrate, "BODIES", {TINY: calibrate.WEIGHTS})
+        patch.setattr(calibrate, "ROWS", {TINY: calibrate.WEIGHTS})
+        patch.setattr(calibrate, "BLOCKS", {TINY: calibrate.WEIGHTS})
         patch.setattr(calibrate, "ATTENTION", (TINY,))
         patch.setattr(calibrate, "FAR", {"tiny": 8192})
         patch.setattr(calibrate.machine, "BUFFER", 1 << 24)
