@@ -5,6 +5,7 @@ from __future__ import annotations
 import checkpoints
 import pytest
 from checkpoints import VOCAB
+from longer import longer
 
 from longspan import LLM
 from longspan.bench import cost
@@ -67,7 +68,10 @@ def test_every_placement_of_selected_pages(models, place):
     compare(models["llama"], select="sketch:pages=2,near=64,hold=1", place=place)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "policy",
+    longer(POLICIES, lambda policy: policy in ("lru", "adakv", "streaming", "h2o", "snapkv", "expected_attention")),
+)
 def test_policies(models, policy):
     evict = f"{policy}:budget={BUDGET}"
     if policy in ("lru", "adakv"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import checkpoints
 import pytest
 import torch
+from longer import longer
 
 from longspan import LLM
 from longspan.cache.eviction import POLICIES
@@ -128,7 +129,7 @@ def test_eviction_stays_in_memory(made: Callable[..., LLM], tmp_path: Path):
             made(format, "h2o", select, "text", offload=str(tmp_path))
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", longer(FORMATS, lambda format: format in ("dense", "int4")))
 def test_with_room_for_all_it_is_dense_attention(format: str, made: Callable[..., LLM]):
     """Budgets of more than the text, all pages, and the distances of the text."""
     ids = ids_of(LONG)
@@ -140,8 +141,10 @@ def test_with_room_for_all_it_is_dense_attention(format: str, made: Callable[...
         assert (llm.logits(ids) - exact).abs().max() <= NEAR[format], (evict, select)
 
 
-@pytest.mark.parametrize("select", FEW)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("select", "place"),
+    longer(itertools.product(FEW, PLACES), lambda select, place: place == "slot" or select == "sketch"),
+)
 def test_all_pages_of_what_stayed_is_eviction_alone(select: str, place: str, made: Callable[..., LLM]):
     """Whatever the budget: reading every page that is left is the same as choosing none of them."""
     ids = ids_of(LONG)

@@ -246,6 +246,7 @@ def test_every_ability_is_trained():
     assert list(ABILITY_WEIGHTS) == list(lookup.ABILITIES)
 
 
+@pytest.mark.long
 def test_words_of_names_are_single_tokens():
     tokenizer = train_bpe(training_texts(0), 2048, 0)
     pools = (names.ADJECTIVES, names.NOUNS, names.FIRST_NAMES, names.LAST_NAMES, names.CITIES, names.FRUITS)
