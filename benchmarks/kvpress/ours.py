@@ -31,6 +31,7 @@ from longspan.engine.session import Session, together
 GONE = (0.25, 0.5, 0.75, 0.9)
 TOKEN = 6 * 2 * 2 * 64 * 2
 """Bytes of a token in the embedded model's whole cache: 6 layers of 2 KV heads, a key and a value of 64 numbers."""
+PAGE = 16
 SELECTION = "sketch:pages=8,near=64"
 VARIANTS = ("keydiff:recent=32", "keydiff:recent=0", "int4 + keydiff:recent=32")
 """Besides the policies as they are: fewer of the newest tokens, which a small budget has no room for (a question and
@@ -115,7 +116,7 @@ def plan(
         return {"format": name[:4], **chosen, **filed}
     coded = name.startswith("int4 + ")
     policy, _, words = name.removeprefix("int4 + ").partition(":")
-    shape = {"format": "int4"} if coded else {"page": 16}
+    shape = {"format": "int4"} if coded else {"page": PAGE}
     if given.aware:
         tokens = min(len(one["context"]) + len(q["ids"]) for one in samples for q in one["questions"])
         chosen = ",".join(filter(None, [f"budget={int(tokens * (1 - gone))}", words, "wait=true"]))
@@ -136,7 +137,8 @@ def plan(
             over = llm.pool.owned_bytes - most
         if over <= 0:
             return options
-        budget -= max(over // (2 * TOKEN), 1) if coded else -(-over // TOKEN)
+        # no further than to the next whole page: what a last page has room for costs nothing more
+        budget -= max(over // (2 * TOKEN), 1) if coded else min(-(-over // TOKEN), budget % PAGE or PAGE)
     return None
 
 
