@@ -60,8 +60,8 @@ class Gathered:
         self.groups: dict[str, list[Observation]] = defaultdict(list)
 
     def add(self, amounts: features.Amounts, seconds: float) -> None:
-        """Amounts of one group. Differences of times that come out below nothing say nothing and are left out, so a part
-        that is small beside its body's noise comes out somewhat dear."""
+        """Amounts of one group. Differences of times that come out below nothing say nothing and are left out, so a
+        part that is small beside its body's noise comes out somewhat dear."""
         groups = {group for (group, _), much in amounts.items() if much}
         assert len(groups) == 1, f"amounts of {groups}"
         if seconds > 0:
