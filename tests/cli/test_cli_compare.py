@@ -235,10 +235,12 @@ def test_what_a_process_tells(monkeypatch, tmp_path):
         child.told('{"error": {"type": "DoesNotFit", "message": "no room", "exit_code": 3}}', 3)
     with pytest.raises(LongspanError, match="ended with 1 and told nothing"):
         child.told("", 1)
-    dying = tmp_path / "python"
+    dying, real = tmp_path / "python", sys.executable
     monkeypatch.setattr(sys, "executable", str(dying))
-    for signal, kind in (("KILL", DoesNotFit), ("INT", KeyboardInterrupt), ("TERM", LongspanError)):
-        dying.write_text(f"#!/bin/sh\nkill -{signal} $$\n")
+    for name, kind in (("SIGKILL", DoesNotFit), ("SIGINT", KeyboardInterrupt), ("SIGTERM", LongspanError)):
+        # where tests are started in the background, SIGINT is ignored, and a shell could not change that
+        heeded = "" if name == "SIGKILL" else f"signal.signal(signal.{name}, signal.SIG_DFL); "
+        dying.write_text(f"#!{real}\nimport os, signal; {heeded}os.kill(os.getpid(), signal.{name})\n")
         os.chmod(dying, 0o755)
         with pytest.raises(kind):
             child.run(["eval", "lookup"])
