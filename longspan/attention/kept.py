@@ -94,7 +94,7 @@ def _where_they_lie(
     """As `_gathered`, by the compiled kernel."""
     policy, outputs = lanes.policy, []
     pages = lanes.pages(index)
-    positions = lanes.position[index, :, : int(lanes.counts[index].max())].long()
+    positions = pages.positions[:, : int(lanes.counts[index].max())]
     for asked, own in zip(some, owns, strict=True):
         q, turns = asked.queries, None
         if rotation is not None:

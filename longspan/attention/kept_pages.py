@@ -24,7 +24,7 @@ class LaneReader:
         self.lanes, self.index, self.start, self.rotation = lanes, index, start, rotation
         self.placement, self.selection = placement, lanes.pool.select
         self.page, self.device = lanes.pool.layout.page, lanes.pool.device
-        self.positions = lanes.position[index].long()  # [G, S]
+        self.positions = lanes.positions(index)  # [G, S]
         self.columns = int(-(-lanes.counts[index].max() // self.page))
 
     def attend(self, asked: Asked, choosing: np.ndarray) -> torch.Tensor:

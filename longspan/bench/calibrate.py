@@ -33,8 +33,8 @@ from longspan.spec import parse
 
 WEIGHTS = "stored", "int8", "int4"
 ROWS = {
-    Probe("long", 40, 512, 1536, 8, 2, 64): WEIGHTS[:1],
     Probe("deep", 32, 256, 512, 4, 2, 64): WEIGHTS[:1],
+    Probe("long", 40, 512, 1536, 8, 2, 64): WEIGHTS[:1],
     Probe("wide", 2, 1536, 5120, 12, 4, 128, 24_576): WEIGHTS,
 }
 """The models of whose bodies one row is timed, and as what their weights are kept. Those of "long" and "wide" are far
@@ -152,12 +152,12 @@ def fitted(found: Gathered) -> tuple[dict[str, dict[str, float]], float]:
 
 
 def one_row(found: Gathered, probe: Probe, weights: str, made: Path) -> None:
-    """All but attention, and drawing a token."""
+    """All but attention; and drawing a token, which depends on the vocabulary alone: once for each size of it."""
     bench, work = Bench(made / probe.name, weights=weights), work_of("dense -", weights)
     found.add(_only(features.body(probe.shape(), work, Steps.at(0, 1).rows), ("body.few",)), bench.one_row(25))
-    if weights == "stored" and probe.layers < 40:
-        amounts = features.answering(probe.shape(), work, 64, 0)
-        found.add(_only(amounts, ("token",)), bench.token(20))
+    drawn = _only(features.answering(probe.shape(), work, 64, 0), ("token",))
+    if all(drawn["token", "logit"] != before["logit"] for before, _ in found.groups["token"]):
+        found.add(drawn, bench.token(20))
 
 
 def blocks(found: Gathered, probe: Probe, weights: str, made: Path) -> None:

@@ -240,7 +240,11 @@ class Lanes:
         keys, values = self.pool.read(ids, old)
         slots = int(self.counts[index].max())
         keys, values = keys.transpose(2, 3).flatten(1, 2), values.flatten(1, 2)
-        return keys[:, :slots], values[:, :slots], self.position[index, :, :slots].long()
+        return keys[:, :slots], values[:, :slots], self.positions(index)[:, :slots]
+
+    def positions(self, index: int) -> torch.Tensor:
+        """Of all slots [G, S] of a layer, int64, however many bytes they are kept in."""
+        return self.position[index].long()
 
     def readable(self, rows: int) -> bool:
         """Whether compiled kernels read the pages where they lie, for so many queries."""
@@ -264,9 +268,7 @@ class Lanes:
             torch.from_numpy(np.ascontiguousarray(x[index])) for x in (self.table, self.sealed, self.counts)
         )
         weights = None if self.weight is None else self.weight[index]
-        return cpu.Kept(
-            table, sealed, counts, pool.keys, pool.values, coded, self.position[index].long(), weights, None
-        )
+        return cpu.Kept(table, sealed, counts, pool.keys, pool.values, coded, self.positions(index), weights, None)
 
     def note(self, index: int, seen: Seen, slots: int) -> None:
         """Add what attention gave to the first `slots` slots of a layer."""

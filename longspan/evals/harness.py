@@ -86,13 +86,6 @@ class Harness(TemplateLM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         """requests: what was asked, ids of the context, ids of the continuation. The sum of the continuation's log-
         probabilities, and whether greedy decoding would say it."""
-        policy = self.llm.plan.evict
-        if policy is not None and (policy.wait or policy.once):
-            name = "wait" if policy.wait else "once"
-            raise UsageError(
-                f"evict: {name}=true decides when a text was read, and log-likelihoods are told meanwhile; "
-                f"leave {name} out"
-            )
         found: list[tuple[float, bool]] = []
         before: tuple[list[int], torch.Tensor] = [], torch.empty(0)
         for asked, context, continuation in requests:

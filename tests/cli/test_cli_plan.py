@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import re
-import shutil
 import time
 
-import checkpoints
 import pytest
-
-from longspan.plan.calibration import Calibration
-from longspan.plan.costs import Costs
-from longspan.plan.here import identity
 
 PLAN = ("plan", "llama-3.1-8b")
 
@@ -276,78 +268,6 @@ def test_a_memory_in_place_of_the_hardwares(cli):
     assert less.json["latency"] is not None
 
 
-def test_this_machine_is_known_by_its_memory_alone(cli):
-    result = cli("plan", "smollm2-135m", "--context", "2K")
-    assert result.code == 0
-    assert "Fits" in result.out
-    assert "--calibrate" in result.out
-
-
-RATES = {
-    "body.few": {"step": 1e-3, "layer": 1e-5, "byte.plain": 2.5e-11},
-    "body.many": {"layer": 1e-4, "flop": 2e-12},
-    "token": {"call": 1e-4, "logit": 1e-9},
-    "pages.few.dense": {"layer": 1e-5, "read": 2.5e-11},
-    "pages.many.dense": {"layer": 1e-5, "pair": 2e-12},
-}
-
-
-def calibrated(**changed):
-    made = Calibration(identity(), "2026-11-25T03:00:00+00:00", 41.5, 1 << 34, 4e10, 9e11, Costs(RATES, 0.05, 1 << 28))
-    return dataclasses.replace(made, **changed)
-
-
-def test_this_machine_once_it_was_calibrated(cli):
-    calibrated().save()
-    found = cli("plan", "smollm2-135m", "--context", "2K", "--json")
-    assert found.code == 0
-    assert found.json["machine"]["measured"]
-    assert found.json["limit"] == 1 << 34
-    assert found.json["latency"]["decode_last"]["binds"].endswith("(measured)")
-    assert found.json["resident"]["total"] > 1 << 28
-    assert "peaks at" in cli("plan", "smollm2-135m", "--context", "2K", "--hardware", "this").out
-
-
-def test_what_a_calibration_does_not_know_is_said(cli):
-    calibrated().save()
-    result = cli("plan", "smollm2-135m", "--context", "2K", "--format", "fp8")
-    assert result.code == 0
-    assert "no times are told: calibration: it has no costs of" in " ".join(result.out.split())
-    priced = cli("plan", "smollm2-135m", "--context", "2K", "--format", "fp8", "--price", "1")
-    assert priced.code == 2
-    assert "times and costs cannot be told" in priced.err
-
-
-def test_a_calibration_of_another_machine(cli):
-    calibrated(identity=identity() | {"threads": "99"}).save()
-    asked = cli("plan", "smollm2-135m", "--context", "2K", "--hardware", "this")
-    assert (asked.code, asked.out) == (2, "")
-    assert "taken with threads 99" in asked.err
-    unasked = cli("plan", "smollm2-135m", "--context", "2K")
-    assert unasked.code == 0
-    assert "its memory alone counts" in unasked.err
-    assert "of this machine are not known" in " ".join(unasked.out.split())
-
-
-def test_calibrating(cli, monkeypatch):
-    monkeypatch.setattr("longspan.bench.calibrate.calibrate", lambda told: calibrated())
-    alone = cli("plan", "--calibrate", "--json")
-    assert alone.code == 0
-    assert alone.json["bytes_per_second"] == 4e10
-    before = cli("plan", "smollm2-135m", "--context", "2K", "--calibrate", "--json")
-    assert before.json["machine"]["measured"]
-
-
-def test_a_folder(cli, plain):
-    found = cli("plan", plain, "--context", "1K", "--new", "64", "--hardware", "rtx-4090", "--json")
-    assert found.code == 0
-    assert found.json["model"]["trained_tokens"] == 256
-    assert found.json["scaling"]["rope"] == "yarn:factor=4"
-    same = cli("model", plain, "--json").json
-    assert found.json["model"]["parameters"] == same["parameters"]
-    assert found.json["model"]["kv_bytes_per_token"] == same["kv_bytes_per_token"]
-
-
 def test_an_eviction_is_told_with_what_others_measured(cli):
     result = cli(*PLAN, "--context", "64K", "--hardware", "h100", "--evict", "snapkv:budget=32768")
     words = " ".join(result.out.split())
@@ -438,72 +358,3 @@ def test_what_has_no_meaning_is_refused_with_a_sentence(cli, words, code, messag
     as_json = cli(*words, "--json")
     assert as_json.code == code
     assert as_json.json["error"]["exit_code"] == code
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"model_type": None}, "model_type"),
-        ({"model_type": "sphinx"}, "sphinx"),
-        ({"num_hidden_layers": None}, "num_hidden_layers"),
-        ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
-        ({"hidden_size": -64}, "hidden_size"),
-        ({"num_attention_heads": 0}, "num_attention_heads"),
-        ({"num_key_value_heads": 3}, "3"),
-        ({"vocab_size": "many"}, "vocab_size"),
-        ({"num_hidden_layers": 4}, "its files hold"),
-        ({"intermediate_size": 512}, "one of them is of another model"),
-    ],
-)
-def test_a_config_that_lacks_something_or_lies(cli, plain, tmp_path, change, message):
-    folder = shutil.copytree(plain, tmp_path / "model")
-    config = json.loads((folder / "config.json").read_text())
-    for key, value in change.items():
-        config.pop(key) if value is None else config.update({key: value})
-    (folder / "config.json").write_text(json.dumps(config))
-    result = cli("plan", folder, "--context", "1K", "--hardware", "h100")
-    assert (result.code, result.out) == (3, "")
-    assert message in result.err
-    assert "Traceback" not in result.err
-
-
-def _with_more(folder, more):
-    """Adds tensors to a checkpoint."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    held = load_file(folder / "model.safetensors")
-    save_file(held | {name: torch.zeros(300, 400) for name in more}, folder / "model.safetensors")
-
-
-@pytest.mark.parametrize("path", ["model", "model/config.json"])
-def test_what_is_outside_of_the_text_model_is_not_compared(cli, plain, tmp_path, path):
-    folder = shutil.copytree(plain, tmp_path / "model")
-    layers = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
-    outside = [
-        "vision_tower.encoder.layers.0.mlp.weight", "model.visual.blocks.0.weight", "multi_modal_projector.weight",
-        "mtp.layers.0.weight", f"model.layers.{layers}.eh_proj.weight", f"model.layers.{layers}.mlp.up_proj.weight",
-    ]  # fmt: skip
-    _with_more(folder, outside)
-    assert cli("plan", tmp_path / path, "--context", "1K", "--hardware", "h100").code == 0
-    _with_more(folder, [f"model.layers.{layers + 1}.mlp.up_proj.weight"])
-    result = cli("plan", tmp_path / path, "--context", "1K", "--hardware", "h100")
-    assert result.code == 3
-    assert "one of them is of another model" in result.err
-
-
-def test_heads_of_two_channels(cli, tmp_path):
-    config = {
-        "model_type": "llama", "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "vocab_size": 256,
-        "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 2, "max_position_embeddings": 128,
-    }  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert cli("plan", tmp_path, "--context", "1K", "--new", "8", "--hardware", "h100", "--explain").code == 0
-
-
-def test_families_that_the_engine_does_not_run_are_planned_all_the_same(cli, tmp_path):
-    checkpoints.make("gemma2", tmp_path / "made")
-    assert cli("plan", tmp_path / "made", "--context", "4K", "--hardware", "h100").code == 0
-    found = cli("plan", "deepseek-v3", "--context", "128K", "--hardware", "h200x8", "--json")
-    assert found.code == 3
-    assert found.json["model"]["kv_bytes_per_token"] == pytest.approx(68.6 * 1024, rel=0.001)

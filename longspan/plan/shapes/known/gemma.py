@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from longspan.plan.shapes.gemma4 import ROPE
 from longspan.plan.shapes.known.entry import RECALLED, Known, config, inside
 
 _ROPE3 = {"rope_theta": 1e6, "rope_local_base_freq": 10_000.0}
 _SCALED3 = {**_ROPE3, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
-_ROPE4 = {
-    "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6},
-    "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
-}
 _PATTERN3 = {"sliding_window_pattern": 6, "tie_word_embeddings": True}
 
 
@@ -73,7 +70,7 @@ MODELS: dict[str, Known] = {
                 sliding_window=1024,
                 sliding_window_pattern=6,
                 tie_word_embeddings=True,
-                rope_parameters=_ROPE4,
+                rope_parameters=ROPE,
             ),
         ),
         30.7e9,
