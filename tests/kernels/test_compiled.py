@@ -144,11 +144,24 @@ def test_bfloat16_products_stay_within_their_rounding(format, instructions: str)
 
 @needs_compiled
 @pytest.mark.parametrize("instructions", cpu.levels() or [None])
-@pytest.mark.parametrize("group", [32, 64, 16])
-def test_codes_in_bfloat16_caches_are_multiplied_as_bytes_to_more_than_its_precision(group: int, instructions: str):
+@pytest.mark.parametrize(
+    "case",
+    [
+        *({"group": group, "dim": 128, "g": 3} for group in (32, 64, 128, 16)),
+        *({"group": 32, "dim": 64, "g": g} for g in (1, 2, 3, 4, 5, 6, 8)),
+        {"group": 64, "dim": 64, "g": 4, "rows": 2},
+        *({"group": 32, "dim": 256, "g": g, "page": page} for g in (2, 4) for page in (64, 128)),
+        {"group": 32, "dim": 192, "g": 3, "page": 128},
+        {"group": 64, "dim": 64, "g": 3, "page": 256, "pages": 50},
+        {"group": 32, "dim": 64, "g": 2, "softcap": 8.0},
+    ],
+    ids=str,
+)
+def test_codes_in_bfloat16_caches_are_multiplied_as_bytes_to_more_than_its_precision(case: dict, instructions: str):
     """What weighs little beside one page, but much together, keeps its weight; so does a channel far above others."""
-    for format in (Int8(group), Int4(group)):
-        w = work(format, pages=200, page=64, dim=128, g=3, kv_heads=1)
+    rest = {name: value for name, value in case.items() if name != "group"}
+    for format in (Int8(case["group"]), Int4(case["group"])):
+        w = work(format, **{"pages": 200, "page": 64, "kv_heads": 1, **rest})
         queries = w.queries.clone()
         queries[..., :2] *= 20.0  # some scores stand out
         w = dataclasses.replace(w, queries=queries)

@@ -9,7 +9,7 @@ inline int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }
 
 // Working arrays of one span; total and shift are those of one of its lanes.
 struct Room {
-    float *turned, *scaled, *scores, *weights, *low, *step, *bias, *factor, *total, *shift;
+    float *turned, *scaled, *scores, *weights, *low, *step, *bias, *factor, *now, *fine, *total, *shift;
     char* opened;
     int64_t size;
 
@@ -35,6 +35,8 @@ struct Room {
         step = take(a.page * a.dim);
         bias = take(m);
         factor = take(m);
+        now = take(m);
+        fine = take(m);
         total = take(a.lanes * m * V::W);
         shift = take(a.lanes * m * shifts(a));
         opened = reinterpret_cast<char*>(take(a.dim * a.page));
@@ -309,21 +311,28 @@ void span(const Attention& a, const Segment& s, const Stretch& x, float* scratch
     const bool fast = narrow::serves(a, s);
 #endif
     // all lanes of a page, which lie side by side, before the next page
-    for (int64_t i = x.from * lanes; i < x.to * lanes; i++) {
-        const int64_t n = i / lanes, lane = i % lanes;
+    const int64_t all = s.pages * lanes;
+    auto place = [&](int64_t i) {
+        const int64_t j = i < all ? i : all - 1;
+        return Place(a, s, x.lane + j % lanes, j / lanes);
+    };
+    int64_t n = x.from - 1, lane = lanes - 1;
+    Place here = place(x.from * lanes), next = place(x.from * lanes + 1), later = next;
+    for (int64_t i = x.from * lanes; i < x.to * lanes; i++, here = next, next = later) {
+        later = place(i + 2);
+        if (++lane == lanes) lane = 0, n++;
         const int64_t slot = a.base + (s.start + n) * a.page;
         const int64_t begin = low > slot ? low - slot : 0, end = high - slot < a.page ? high - slot : a.page;
         if (begin >= end) continue;
-        auto place = [&](int64_t j) { return Place(a, s, x.lane + j % lanes, j / lanes); };
-        const int64_t all = s.pages * lanes;
-        const Place here = place(i), next = place(i + 1 < all ? i + 1 : i), later = place(i + 2 < all ? i + 2 : i);
         const Place* soon = i + 1 < all ? &next : nullptr;
         ahead(a, s, soon, i + 2 < all ? &later : nullptr);
         const Room r = room.of(a, lane);
         const float* queries = a.queries + (x.lane + lane) * g * a.dim;
         const int64_t at = (s.start + n) * a.half;
-        for (int64_t m = 0; m < many; m++)
-            turn(a, queries + ((m / g) * a.heads + m % g) * a.dim, a.cos + at, a.sin + at, r.turned + m * a.dim);
+        float* turned = r.turned;
+        for (int64_t row = 0; row < a.rows; row++, queries += a.heads * a.dim)
+            for (int64_t head = 0; head < g; head++, turned += a.dim)
+                turn(a, queries + head * a.dim, a.cos + at, a.sin + at, turned);
         float* part = parts + lane * x.stride;
 #if defined(__AVX512BF16__)
         if (fast && begin == 0 && slot + a.page - 1 <= a.first && (a.window == 0 || slot > high - 1 - a.window)) {
