@@ -71,7 +71,7 @@ def kept(name: str, options: str, budget: int, ids: list[int], once: bool) -> li
     with llm.session() as session:
         session.ask(ids, max_new_tokens=1)
         lanes = session._text.cache.lanes
-        return [{int(p) for p in lane if p >= 0} for layer in lanes.position for lane in layer]
+        return [{int(p) for p in lane if p >= 0} for layer in lanes.notes.position for lane in layer]
 
 
 def share(found: list[tuple[int, int, bool]]) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 
+from longspan.attention.kept import towards
 from longspan.attention.placement import Slot
 from longspan.attention.select import Reader, View
 from longspan.attention.step import Segment, Step, packed
@@ -13,13 +16,15 @@ from longspan.cache.group import Group
 from longspan.cache.pool import Pool
 from longspan.cache.runs import SealedRun
 from longspan.kernels import cpu, paged
-from longspan.kernels.cpu.tape import Held, Pages, Stretch, serves
+from longspan.kernels.cpu.kept import Turns
+from longspan.kernels.cpu.tape import Held, Lanes, Pages, Stretch, serves
+from longspan.kernels.slots import Seen
 
 
 def held(step: Step) -> Held | None:
-    """None: the step's layers are attended one by one, as where whole blocks look at few pages. Layers that evict are
-    left out, those where a query chooses pages for itself, and those whose pages are opened by others than the
-    kernels."""
+    """None: the step's layers are attended one by one, as where whole blocks look at few pages. Layers where a query
+    chooses pages for itself are left out, those whose pages are opened by others than the kernels, and those that
+    evict by a policy that looks at queries."""
     pool, layout = step.pool, step.pool.layout
     if any(leaves is not None for leaves in step.leaves):
         return None
@@ -34,6 +39,8 @@ def held(step: Step) -> Held | None:
             alike.setdefault(step.ropes[layer], [-1] * len(group.layers))[index] = layer
         tell = _all if group.window is not None or pool.select is None else _chosen
         tell(step, number, alike, made)
+    if step.segments[0].sequence.lanes is not None and pool.select is None:
+        _kept(step, made)
     return made
 
 
@@ -84,6 +91,61 @@ def _chosen(step: Step, number: int, alike: Mapping[str | None, list[int]], made
                 queries.append(view.queries)
         turn = None if rope is None else packed(queries)
         made.reading(layers, step.targets[number], step.offsets, step.keys.get(rope), turn, parts)
+
+
+def _kept(step: Step, made: Held) -> None:
+    """Layers where eviction decides what stays: where all slots stand is worked out for all of them at once."""
+    page, lanes = step.pool.layout.page, [segment.sequence.lanes for segment in step.segments]
+    found = [mine for mine in lanes if mine is not None]
+    for mine, rows in zip(found, step.rows, strict=True):
+        across = step.placement.blockwise and int(rows[0]) // page != int(rows[-1]) // page
+        if across or "queries" in mine.policy.needs or not mine.readable(len(rows)):
+            return
+    targets = [mine.targets(s.rows, mine.counts - s.rows) for mine, s in zip(found, step.segments, strict=True)]
+    ids = [np.take_along_axis(mine.table, at // page, 2) for mine, at in zip(found, targets, strict=True)]
+    pages, places = (
+        torch.from_numpy(np.ascontiguousarray(np.concatenate(x, 2))) for x in (ids, [at % page for at in targets])
+    )
+    alike: dict[str | None, list[int]] = {}
+    for index, layer in enumerate(found[0].layers):
+        alike.setdefault(step.ropes[layer], [-1] * len(found[0].layers))[index] = layer
+    kept = [mine.everywhere() for mine in found]
+    placed = [
+        step.placement.place(all.positions.flatten(0, 1), torch.from_numpy(at).flatten(0, 1), rows, page)
+        for all, at, rows in zip(kept, targets, step.rows, strict=True)
+    ]
+    for rope, layers in alike.items():
+        parts: list[Lanes] = []
+        for mine, all, stands, rows, segment in zip(found, kept, placed, step.rows, step.segments, strict=True):
+            turns: Turns | None = None
+            queries: tuple[torch.Tensor, torch.Tensor] | None = None
+            if rope is not None:
+                rotation = step.turns(segment, rope)
+                for index, layer in enumerate(layers):
+                    if layer >= 0:
+                        mine.turns[index] = rotation.further
+                turns = Turns(stands.keys.view_as(all.positions), *rotation.table(stands.keys, stands.unit))
+                cos, sin = (x.squeeze(-2) for x in towards(stands.queries, rotation))
+                apart = stands.queries.dim() == 2
+                size = *mine.counts.shape, *cos.shape[-2:]
+                queries = (cos.view(size), sin.view(size)) if apart else (cos, sin)
+            parts.append(
+                Lanes(
+                    at=rows,
+                    heads=step.pool.layout.heads,
+                    kept=dataclasses.replace(all, turns=turns),
+                    slots=int(mine.counts.max()),
+                    window=mine.policy.window,
+                    sinks=mine.policy.sinks,
+                    queries=queries,
+                    mass=mine.notes.mass,
+                    recent=mine.notes.recent,
+                    used=mine.notes.used,
+                    since=mine.observed_from,
+                    share=Seen.share,
+                )
+            )
+        made.keeping(layers, pages, places, step.keys.get(rope), parts)
 
 
 def _columns(step: Step, segment: Segment, rows: torch.Tensor, number: int) -> torch.Tensor | None:

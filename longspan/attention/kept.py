@@ -51,7 +51,7 @@ def attend(
     own = torch.from_numpy(lanes.targets(count, lanes.counts - count)[index]).to(lanes.pool.device)  # [G, R]
     owns = [own[:, a:b] for a, b in itertools.pairwise(cuts)]
     outputs = read(lanes, index, some, owns, rotation, placement, seen)
-    lanes.note(index, seen, int(lanes.counts[index].max()))
+    lanes.notes.add(index, seen, int(lanes.counts[index].max()))
     lanes.ask(index, asked.queries)
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
@@ -68,7 +68,7 @@ def _gathered(
     """[R, H, D] of each part: slots are gathered, keys turned, torch attends. owns [G, R]: slots of the parts' keys."""
     policy, outputs = lanes.policy, []
     keys, values, positions = lanes.stored(index)
-    weights = None if lanes.weight is None else lanes.weight[index, :, : positions.shape[1]]
+    weights = None if lanes.notes.weight is None else lanes.notes.weight[index, :, : positions.shape[1]]
     for asked, own in zip(some, owns, strict=True):
         q, k = asked.queries, keys
         if rotation is not None:

@@ -24,7 +24,7 @@ class LaneReader:
         self.lanes, self.index, self.start, self.rotation = lanes, index, start, rotation
         self.placement, self.selection = placement, lanes.pool.select
         self.page, self.device = lanes.pool.layout.page, lanes.pool.device
-        self.positions = lanes.positions(index)  # [G, S]
+        self.positions = lanes.notes.positions(index)  # [G, S]
         self.columns = int(-(-lanes.counts[index].max() // self.page))
 
     def attend(self, asked: Asked, choosing: np.ndarray) -> torch.Tensor:
@@ -96,8 +96,8 @@ class LaneReader:
         keys, values, at = lanes.pick(index, numbers.masked_fill(numbers >= NEVER, -1))
         positions = torch.nn.functional.pad(self.positions, (0, 1), value=-1).gather(1, at)
         weights = None
-        if lanes.weight is not None:
-            weights = torch.nn.functional.pad(lanes.weight[index], (0, 1), value=1.0).gather(1, at)
+        if lanes.notes.weight is not None:
+            weights = torch.nn.functional.pad(lanes.notes.weight[index], (0, 1), value=1.0).gather(1, at)
         q, k = asked.queries, keys
         if self.rotation is not None:
             if isinstance(self.placement, Slot):  # the distance in all that is kept, read or not
@@ -117,7 +117,7 @@ class LaneReader:
             q, asked.rows, k, values, positions, weights, policy.window, policy.sinks, asked.softcap, asked.learned
         )
         out = slots.attend(work, seen)
-        lanes.note(index, self._spread(seen, at), self.positions.shape[1])
+        lanes.notes.add(index, self._spread(seen, at), self.positions.shape[1])
         return out
 
     def _spread(self, seen: slots.Seen, at: torch.Tensor) -> slots.Seen:

@@ -100,11 +100,11 @@ class Hollow:
             slots = int(lanes.counts[index].max())
             size = (lanes.counts.shape[1], slots)
             seen = Seen()
-            if lanes.mass is not None:
+            if lanes.notes.mass is not None:
                 seen.mass = self._uniform(*size)
-            if lanes.recent is not None and last >= lanes.observed_from:
+            if lanes.notes.recent is not None and last >= lanes.observed_from:
                 seen.recent = self._uniform(size[0], lanes.groups, slots)
-            lanes.note(index, seen, slots)
+            lanes.notes.add(index, seen, slots)
             if lanes.query_sum is not None:
                 lanes.ask(index, self._normal(rows, *lanes.query_sum.shape[1:]))
 

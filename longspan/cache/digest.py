@@ -21,7 +21,8 @@ def view(lanes: Lanes, index: int, following: int) -> View:
     wanted = "keys" in lanes.policy.needs or lanes.policy.merge
     keys = lanes.turns[index](stored.float(), page_of(lanes, positions)) if wanted else None
     observed = following - lanes.observed_from
-    mass, used, recent = (None if x is None else x[index, ..., :slots] for x in (lanes.mass, lanes.used, lanes.recent))
+    notes = lanes.notes
+    mass, used, recent = (None if x is None else x[index, ..., :slots] for x in (notes.mass, notes.used, notes.recent))
     mean = covariance = None
     if lanes.query_sum is not None and lanes.query_square is not None:
         dim = lanes.pool.layout.head_dim
@@ -36,8 +37,8 @@ def view(lanes: Lanes, index: int, following: int) -> View:
         positions=positions,
         length=following,
         weight=torch.ones(positions.shape, device=positions.device)
-        if lanes.weight is None
-        else lanes.weight[index, :, :slots],
+        if lanes.notes.weight is None
+        else lanes.notes.weight[index, :, :slots],
         mass=mass,
         seen=None if mass is None else (following - positions).clamp_min(1) * lanes.groups,
         recent=None if recent is None else recent / max(observed, 1),

@@ -10,11 +10,11 @@ import torch
 
 from longspan.cache.digest import summarise, view
 from longspan.cache.eviction.view import Policy
+from longspan.cache.notes import Notes
 from longspan.cache.pages import Pages
 from longspan.cache.pool import Pool
 from longspan.cache.repack import pack, repack
 from longspan.kernels.cpu import kept as cpu
-from longspan.kernels.slots import Seen
 from longspan.kernels.work import Raw
 
 Turn = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -23,10 +23,7 @@ Turn = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Align = Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
 """align(positions [G, C·P], P): by how many tokens the keys of each page are turned to one reference, and these."""
 
-NOTES = ("position", "weight", "mass", "used", "recent", "rewrites")
-NEAR = torch.iinfo(torch.int32).max
-"""Text positions beyond it take eight bytes each and not four."""
-EMPTY = {"position": -1, "weight": 1, "mass": 0, "used": -1, "recent": 0, "rewrites": 0}
+QUERIES = ("query_sum", "query_square", "references")
 
 
 def _stay(x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
@@ -42,10 +39,7 @@ class Lanes:
 
     table [L, G, columns]: page ids, −1 beyond a lane's pages; the first `sealed` [L, G] columns of a lane are pages in
     the pool's format. counts [L, G]: the slot after the last token; all before it hold tokens too, but for holes in
-    sealed pages. Per slot, with room to spare at the end: position [L, G, S] in the text, ascending, −1 where nothing
-    is held; with a policy that merges weight, the tokens that it stands for; what attention gave it since it came
-    (`mass`), from the newest queries (`recent`, per query head), and when last (`used`), each only where the policy
-    asks for it; and, with a format, how often it was sealed anew (`rewrites`).
+    sealed pages. notes: what is known of each slot.
 
     sums [L, G, C]: where the summaries lie by which queries choose among the first pages of a lane, −1 where it has
     fewer; references [L, G, C]: what `align` gave for these.
@@ -67,30 +61,16 @@ class Lanes:
         self.sums = np.empty((*self.counts.shape, 0), dtype=np.int64)
         self.references = torch.empty((*self.counts.shape, 0), dtype=torch.int64, device=pool.device)
         self.observed_from = self.query_count = self.rewritten = 0
-        self._notes = 0  # bytes of what is known of slots
-        self._far = False  # whether the text has grown beyond NEAR
-        self._fresh(0)
+        self.notes = Notes(len(layers), pool, policy)
         self.query_sum = self.query_square = None
         if "queries" in policy.needs:
             size = (len(layers), layout.heads, layout.head_dim)
             self.query_sum = torch.zeros(size, device=pool.device)
             self.query_square = torch.zeros((*size, layout.head_dim), device=pool.device)
 
-    def _fresh(self, slots: int) -> None:
-        size, device = (*self.counts.shape, slots), self.pool.device
-        kind = torch.int64 if self._far else torch.int32
-        self.position = torch.full(size, -1, dtype=kind, device=device)
-        self.weight = torch.ones(size, device=device) if self.policy.merge else None
-        self.mass = torch.zeros(size, device=device) if "mass" in self.policy.needs else None
-        self.used = torch.full(size, -1, dtype=torch.int64, device=device) if "used" in self.policy.needs else None
-        wide = (*self.counts.shape, self.groups, slots)
-        self.recent = torch.zeros(wide, device=device) if "recent" in self.policy.needs else None
-        self.rewrites = torch.zeros(size, dtype=torch.uint8, device=device) if self.pool.sealed is not None else None
-
     def fork(self) -> Lanes:
         """A twin with pages of its own: slots move within a lane's pages, so these are not shared."""
         twin = Lanes(self.layers, self.pool, self.policy)
-        twin._far = self._far
         twin.table, twin.sealed = np.full_like(self.table, -1), self.sealed.copy()
         twin.counts, twin.sums = self.counts.copy(), np.where(self.sums >= 0, -2, -1)
         twin.claim()
@@ -99,21 +79,20 @@ class Lanes:
         twin.turns, twin.rewritten = list(self.turns), self.rewritten
         twin.observed_from, twin.query_count = self.observed_from, self.query_count
         twin.align = self.align
-        for name in (*NOTES, "query_sum", "query_square", "references"):
+        twin.notes.copy(self.notes)
+        for name in QUERIES:
             tensor = getattr(self, name)
             setattr(twin, name, None if tensor is None else tensor.clone())
-        twin._account()
         return twin
 
     def outline(self) -> list[Any]:
         """What `restore` needs to know before it is given the arrays."""
         numbers = self.counts.tolist(), self.sealed.tolist(), self.sums.shape[2], (self.sums >= 0).sum(2).tolist()
-        return [self.table.shape[2], *numbers, self.observed_from, self.query_count, self._far]
+        return [self.table.shape[2], *numbers, self.observed_from, self.query_count, self.notes.far]
 
     def arrays(self) -> list[torch.Tensor]:
         """What is known of slots and queries, in a fixed order."""
-        every = (getattr(self, name) for name in (*NOTES, "query_sum", "query_square", "references"))
-        return [array for array in every if array is not None]
+        return self.notes.arrays() + [x for x in (getattr(self, name) for name in QUERIES) if x is not None]
 
     def held(self) -> list[tuple[Pages, np.ndarray]]:
         """Where the pages lie: ids [n] of each store, in the order of lanes and of slots."""
@@ -127,14 +106,13 @@ class Lanes:
 
     def restore(self, outline: list[Any], fill: Callable[[torch.Tensor], None]) -> None:
         """Own as many pages as lanes that were saved; whoever calls fills them. fill: reads an array in place."""
-        columns, counts, sealed, width, summed, self.observed_from, self.query_count, self._far = outline
+        columns, counts, sealed, width, summed, self.observed_from, self.query_count, self.notes.far = outline
         self.counts, self.sealed = np.asarray(counts, dtype=np.int64), np.asarray(sealed, dtype=np.int64)
         self.table = np.full((*self.counts.shape, columns), -1, dtype=np.int64)
         self.sums = np.where(np.arange(width) < np.asarray(summed, dtype=np.int64)[..., None], -2, -1)
         self.references = self.references.new_zeros(self.sums.shape)
         self.claim()
-        self._fresh(columns * self.pool.layout.page)
-        self._account()
+        self.notes.clear(columns * self.pool.layout.page)
         for array in self.arrays():
             fill(array)
 
@@ -184,18 +162,10 @@ class Lanes:
             wider = np.full((*self.table.shape[:2], room), -1, dtype=np.int64)
             wider[:, :, : self.table.shape[2]] = self.table
             self.table = wider
-            self._widen(room * page)
+            self.notes.resize(room * page)
         fresh = (np.arange(columns) >= before[..., None]) & (np.arange(columns) < after[..., None])
         self.table[:, :, :columns][fresh] = self.pool.claim(np.full(int(fresh.sum()), -1))
-        at = self.targets(tokens, self.counts)
-        index = torch.from_numpy(at).to(self.pool.device)
-        if first + tokens > NEAR and not self._far:
-            self._far, self.position = True, self.position.long()
-            self._account()
-        positions = torch.arange(first, first + tokens, dtype=self.position.dtype, device=self.pool.device)
-        self.position.scatter_(2, index, positions.expand(index.shape))
-        if self.weight is not None:
-            self.weight.scatter_(2, index, 1.0)
+        self.notes.append(first, self.targets(tokens, self.counts))
         self.counts = self.counts + tokens
         self.query_count += tokens
 
@@ -207,30 +177,12 @@ class Lanes:
         """Pages that so many slots take."""
         return -(-counts // self.pool.layout.page)
 
-    def _widen(self, slots: int) -> None:
-        old = {name: getattr(self, name) for name in NOTES}
-        self._fresh(slots)
-        for name, tensor in old.items():
-            if tensor is not None:
-                getattr(self, name)[..., : tensor.shape[-1]] = tensor
-        self._account()
-
     def _narrow(self) -> None:
         """Leave no more room than the fullest lane takes."""
         columns = int(self.columns(self.counts).max())
         if columns < self.table.shape[2]:
             self.table = self.table[:, :, :columns].copy()
-            for name in NOTES:
-                tensor = getattr(self, name)
-                if tensor is not None:
-                    setattr(self, name, tensor[..., : columns * self.pool.layout.page].clone())
-            self._account()
-
-    def _account(self) -> None:
-        """What is known of slots counts as memory of the cache too."""
-        size = sum(x.nbytes for x in (getattr(self, name) for name in NOTES) if x is not None)
-        self.pool.budget.take(size - self._notes)
-        self._notes = size
+            self.notes.resize(columns * self.pool.layout.page)
 
     def stored(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Keys and values [G, S, D] of a layer as they were written, and positions [G, S]; S: of the fullest lane."""
@@ -240,11 +192,7 @@ class Lanes:
         keys, values = self.pool.read(ids, old)
         slots = int(self.counts[index].max())
         keys, values = keys.transpose(2, 3).flatten(1, 2), values.flatten(1, 2)
-        return keys[:, :slots], values[:, :slots], self.positions(index)[:, :slots]
-
-    def positions(self, index: int) -> torch.Tensor:
-        """Of all slots [G, S] of a layer, int64, however many bytes they are kept in."""
-        return self.position[index].long()
+        return keys[:, :slots], values[:, :slots], self.notes.positions(index)[:, :slots]
 
     def readable(self, rows: int) -> bool:
         """Whether compiled kernels read the pages where they lie, for so many queries."""
@@ -258,26 +206,32 @@ class Lanes:
 
     def pages(self, index: int) -> cpu.Kept:
         """The pages of a layer where they lie, for the kernels."""
+        table, sealed, counts = (
+            torch.from_numpy(np.ascontiguousarray(x[index])) for x in (self.table, self.sealed, self.counts)
+        )
+        weights = None if self.notes.weight is None else self.notes.weight[index]
+        return self._kept(table, sealed, counts, self.notes.positions(index), weights)
+
+    def everywhere(self) -> cpu.Kept:
+        """The same of all layers, with a first dimension of layers."""
+        table, sealed, counts = (torch.from_numpy(x) for x in (self.table, self.sealed, self.counts))
+        return self._kept(table, sealed, counts, self.notes.position.long(), self.notes.weight)
+
+    def _kept(
+        self,
+        table: torch.Tensor,
+        sealed: torch.Tensor,
+        counts: torch.Tensor,
+        positions: torch.Tensor,
+        weights: torch.Tensor | None,
+    ) -> cpu.Kept:
         pool, coded = self.pool, None
         if pool.sealed is not None:
             assert pool.format is not None
             assert pool.format.coded is not None
             assert pool.sealed.buffers is not None
             coded = Raw(pool.format.coded, pool.sealed.buffers, 0)
-        table, sealed, counts = (
-            torch.from_numpy(np.ascontiguousarray(x[index])) for x in (self.table, self.sealed, self.counts)
-        )
-        weights = None if self.weight is None else self.weight[index]
-        return cpu.Kept(table, sealed, counts, pool.keys, pool.values, coded, self.positions(index), weights, None)
-
-    def note(self, index: int, seen: Seen, slots: int) -> None:
-        """Add what attention gave to the first `slots` slots of a layer."""
-        if self.mass is not None and seen.mass is not None:
-            self.mass[index, :, :slots] += seen.mass
-        if self.recent is not None and seen.recent is not None:
-            self.recent[index, :, :, :slots] += seen.recent
-        if self.used is not None and seen.used is not None:
-            self.used[index, :, :slots] = torch.maximum(self.used[index, :, :slots], seen.used)
+        return cpu.Kept(table, sealed, counts, pool.keys, pool.values, coded, positions, weights, None)
 
     def ask(self, index: int, queries: torch.Tensor) -> None:
         """Add up the unrotated queries [T, H, D] of a layer, where the policy wants their mean and covariance."""
@@ -299,15 +253,15 @@ class Lanes:
                 repack(self, index, keep)
         if self.pool.summaries is not None:
             summarise(self)
-        if self.recent is not None:
-            self.recent.zero_()
+        if self.notes.recent is not None:
+            self.notes.recent.zero_()
         if self.pool.layout.waits:  # there was room for the whole text
             self._narrow()
 
     def pick(self, index: int, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Keys and values [G, n·P, D] of pages [G, n] of a layer, and their slots [G, n·P]; those of page −1 and those
         beyond the lane's last are S, the slots that there is room for."""
-        page, room = self.pool.layout.page, self.position.shape[2]
+        page, room = self.pool.layout.page, self.notes.slots
         rows = torch.arange(len(columns), device=self.pool.device)[:, None]
         at = columns.clamp_min(0)
         ids = torch.from_numpy(np.maximum(self.table[index], 0)).to(self.pool.device)[rows, at]
@@ -317,21 +271,8 @@ class Lanes:
         return keys.transpose(2, 3).flatten(1, 2), values.flatten(1, 2), slots.masked_fill(none, room)
 
     def rearrange(self, index: int, sources: list[np.ndarray]) -> None:
-        """What is known of the slots of a layer follows them. sources: for each lane, the old slot of each new one, −1
-        for holes."""
-        width = max(map(len, sources))
-        padded = np.full((len(sources), width), -1, dtype=np.int64)
-        for row, slots in zip(padded, sources, strict=True):
-            row[: len(slots)] = slots
-        at = torch.from_numpy(padded).to(self.pool.device)
-        for name, empty in EMPTY.items():
-            tensor = getattr(self, name)
-            if tensor is not None:
-                known = tensor[index]
-                wide = at if known.ndim == 2 else at[:, None].expand(-1, known.shape[1], -1)
-                new = torch.where(wide >= 0, known.gather(-1, wide.clamp_min(0)), empty)
-                known.fill_(empty)
-                known[..., :width] = new
+        """Notes of a layer's slots follow these. sources: for each lane, the old slot of each new one, −1 for holes."""
+        self.notes.rearrange(index, sources)
         self.counts[index] = [len(slots) for slots in sources]
 
     def close(self) -> None:
@@ -341,8 +282,7 @@ class Lanes:
         self.sums, self.references = self.sums[:, :, :0], self.references[:, :, :0]
         self.table = self.table[:, :, :0]
         self.counts, self.sealed = np.zeros_like(self.counts), np.zeros_like(self.counts)
-        self._fresh(0)
-        self._account()
+        self.notes.clear(0)
         self.query_count = 0
         for total in (self.query_sum, self.query_square):
             if total is not None:

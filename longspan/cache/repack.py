@@ -44,7 +44,7 @@ def pack(lanes: Lanes, index: int, keep: Keep, view: View) -> None:
         return
     at = keep.indices.clamp_min(0)
     wide = at[..., None].expand(-1, -1, stored.shape[2])
-    weight = None if lanes.weight is None else lanes.weight[index].gather(1, at)
+    weight = None if lanes.notes.weight is None else lanes.notes.weight[index].gather(1, at)
     new_keys, new_values = stored.gather(1, wide), values.gather(1, wide)
     if keep.merge_into is not None and view.keys is not None:
         keys, means, weight = merged(view.keys, view.values, view.weight, keep)
@@ -66,8 +66,8 @@ def pack(lanes: Lanes, index: int, keep: Keep, view: View) -> None:
             packed = torch.nn.functional.pad(new[lane, : counts[lane]], room).view(-1, page, new.shape[2])
             buffer[ids] = packed.transpose(1, 2) if buffer is pool.keys else packed
     lanes.rearrange(index, [row[row >= 0] for row in keep.indices.cpu().numpy()])
-    if lanes.weight is not None and weight is not None:
-        lanes.weight[index, :, : weight.shape[1]] = torch.where(held, weight, 1.0)
+    if lanes.notes.weight is not None and weight is not None:
+        lanes.notes.weight[index, :, : weight.shape[1]] = torch.where(held, weight, 1.0)
 
 
 def repack(lanes: Lanes, index: int, keep: Keep) -> None:
@@ -81,13 +81,13 @@ def repack(lanes: Lanes, index: int, keep: Keep) -> None:
     pool, page = lanes.pool, lanes.pool.layout.page
     assert pool.sealed is not None
     assert pool.format is not None
-    assert lanes.rewrites is not None
+    assert lanes.notes.rewrites is not None
     keys, values, _ = lanes.stored(index)
     sources: list[np.ndarray] = []
     again: list[np.ndarray] = []
     for lane, indices in enumerate(keep.indices.cpu().numpy()):
         kept, sealed = indices[indices >= 0], int(lanes.sealed[index, lane])
-        columns = settled(kept, sealed, pool.layout, lanes.rewrites[index, lane].cpu().numpy())
+        columns = settled(kept, sealed, pool.layout, lanes.notes.rewrites[index, lane].cpu().numpy())
         loose = kept[kept >= sealed * page]
         fresh = max(len(loose) // page - 1, 0)
         columns += [Column(loose[n * page : (n + 1) * page], None, -1) for n in range(fresh)]
@@ -127,7 +127,7 @@ def repack(lanes: Lanes, index: int, keep: Keep) -> None:
         lanes.rewritten += sum(column.held for column in made if column.rewrites >= 0)
     lanes.rearrange(index, sources)
     for lane, new in enumerate(again):
-        noted = lanes.rewrites[index, lane, : len(new)]
+        noted = lanes.notes.rewrites[index, lane, : len(new)]
         noted.copy_(torch.maximum(noted, torch.from_numpy(new).to(pool.device)))
 
 

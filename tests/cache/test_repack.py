@@ -67,8 +67,8 @@ class Lane:
             self.pool.keys[ids, :, at[lane] % P] = self.keys[lane, first : first + tokens]
             self.pool.values[ids, at[lane] % P] = self.values[lane, first : first + tokens]
             slots = torch.from_numpy(at[lane])
-            lanes.mass[0, lane, slots] = torch.arange(first, first + tokens).float()  # type: ignore[index]
-            lanes.used[0, lane, slots] = torch.arange(first, first + tokens)  # type: ignore[index]
+            lanes.notes.mass[0, lane, slots] = torch.arange(first, first + tokens).float()  # type: ignore[index]
+            lanes.notes.used[0, lane, slots] = torch.arange(first, first + tokens)  # type: ignore[index]
         self.text.tidy()
         for lane in range(G):  # what is left of a last page holds anything
             count = int(lanes.counts[0, lane])
@@ -105,15 +105,15 @@ def test_everything_follows_its_token_and_codes_never_change(format: str, consta
         for g in range(G):
             at = positions[g][held[g]]
             assert (at.diff() > 0).all()
-            times = lanes.rewrites[0, g, : held.shape[1]][held[g]]  # type: ignore[index]
+            times = lanes.notes.rewrites[0, g, : held.shape[1]][held[g]]  # type: ignore[index]
             assert times.max() <= REWRITES
             sealed = torch.arange(held.shape[1])[held[g]] < int(lanes.sealed[0, g]) * P
             moved = (keys[g][held[g]] - lane.keys[g, at]).abs().amax(-1)
             assert moved[~sealed].max() == 0.0
             assert (moved[sealed] <= (times[sealed] + 1) * STEP[format]).all()
             assert ((values[g][held[g]] - lane.values[g, at]).abs().amax(-1) <= (times + 1) * STEP[format]).all()
-            assert torch.equal(lanes.mass[0, g, : held.shape[1]][held[g]], at.float())  # type: ignore[index]
-            assert torch.equal(lanes.used[0, g, : held.shape[1]][held[g]], at)  # type: ignore[index]
+            assert torch.equal(lanes.notes.mass[0, g, : held.shape[1]][held[g]], at.float())  # type: ignore[index]
+            assert torch.equal(lanes.notes.used[0, g, : held.shape[1]][held[g]], at)  # type: ignore[index]
             inside = int(held[g, : int(lanes.sealed[0, g]) * P].sum())
             assert int(lanes.sealed[0, g]) <= pool.layout.most_sealed(inside)
             assert P <= int(lanes.counts[0, g]) - int(lanes.sealed[0, g]) * P < 2 * P  # a page late
@@ -121,7 +121,7 @@ def test_everything_follows_its_token_and_codes_never_change(format: str, consta
             assert whole.any(1).all()  # a page without tokens is free
         assert pool.owned == int((lanes.table >= 0).sum()) - sealed_pages
         assert pool.sealed.owned == sealed_pages
-        assert pool.owned_bytes == lane.text.bytes + lanes._notes
+        assert pool.owned_bytes == lane.text.bytes + lanes.notes.bytes
     if not constant:
         assert lanes.rewritten > 0
     assert pool.budget.peak <= pool.layout.bytes(TOKENS)

@@ -67,7 +67,7 @@ def test_any_chunks_and_any_company_keep_the_same(name: str, format: str, place:
             session.feed(ids)
             lanes = session._text.cache.lanes
             assert lanes is not None
-            kept.append([lane[lane >= 0].tolist() for lane in lanes.position.flatten(0, 1)])
+            kept.append([lane[lane >= 0].tolist() for lane in lanes.notes.position.flatten(0, 1)])
     assert kept[0] == kept[1] == kept[2]
     prompts = [ids, ids_of(200, 3), ids_of(40, 4)]
     together = llm.generate(prompts, max_new_tokens=40, ignore_eos=True)
@@ -90,15 +90,15 @@ def test_pages_are_freed_for_real(name: str, format: str, folder: Callable[..., 
         cache = session._text.cache
         lanes = cache.lanes
         assert lanes is not None
-        assert lanes.rewrites is not None
-        assert int(lanes.rewrites.max()) <= 2
-        held = (lanes.position >= 0).sum(-1)
+        assert lanes.notes.rewrites is not None
+        assert int(lanes.notes.rewrites.max()) <= 2
+        held = (lanes.notes.position >= 0).sum(-1)
         total = sum(lanes.policy.budgets(3)) * 2  # three layers of two heads
         assert total * 0.9 - (6 * PAGE if name == "lru" else 0) <= int(held.sum()) <= total
         assert llm.pool.sealed is not None
         assert llm.pool.sealed.owned == int(lanes.sealed.sum()) > 0
         assert llm.pool.owned == lanes.owned - llm.pool.sealed.owned
-        assert llm.pool.owned_bytes == cache.bytes + lanes._notes
+        assert llm.pool.owned_bytes == cache.bytes + lanes.notes.bytes
         asked = session.ask(ids_of(30), max_new_tokens=100, ignore_eos=True)
         assert len(asked.ids) == 100
     assert llm.pool.peak_bytes <= llm.layout.bytes(16 * BUDGET) < whole.bytes(16 * BUDGET)
@@ -132,10 +132,10 @@ def test_a_fork_goes_its_own_way(folder: Callable[..., Path]):
         session.feed(ids_of(500))
         lanes = session._text.cache.lanes
         assert lanes is not None
-        before = lanes.position.clone()
+        before = lanes.notes.position.clone()
         with session.fork() as twin:
             first = twin.ask(ids_of(60, 5), max_new_tokens=90, ignore_eos=True).ids
-        assert torch.equal(lanes.position, before)
+        assert torch.equal(lanes.notes.position, before)
         assert session.ask(ids_of(60, 5), max_new_tokens=90, ignore_eos=True).ids == first
     assert llm.pool.owned_bytes == 0
 

@@ -74,7 +74,7 @@ def test_pages_are_freed_for_real(name: str, merge: str, folder: Callable[..., P
         session.feed(ids_of(16 * BUDGET + 21))
         lanes = session._text.cache.lanes
         assert lanes is not None
-        held = (lanes.position >= 0).sum(-1)
+        held = (lanes.notes.position >= 0).sum(-1)
         assert torch.equal(held, torch.from_numpy(lanes.counts))
         if name == "lru":
             assert (held <= BUDGET).all()
@@ -107,7 +107,7 @@ def test_what_is_left_is_attended_as_under_a_mask(name: str, heads: int, folder:
         session.feed(ids[:-1])
         lanes = session._text.cache.lanes
         assert lanes is not None
-        kept = [set(lane[lane >= 0].tolist()) for lane in lanes.position[0]]
+        kept = [set(lane[lane >= 0].tolist()) for lane in lanes.notes.position[0]]
         got = session.ask(ids[-1:], max_new_tokens=1, logprobs=20).logprobs
     window = lanes.policy.window
     mask = torch.full((1, 4, 330, 330), torch.finfo(torch.float32).min).triu(1)
@@ -182,10 +182,10 @@ def test_a_fork_goes_its_own_way(folder: Callable[..., Path]):
     llm = opened(folder, f"h2o:budget={BUDGET}", "slot")
     with llm.session() as session:
         session.feed(ids_of(700))
-        before = session._text.cache.lanes.position.clone()  # type: ignore[union-attr]
+        before = session._text.cache.lanes.notes.position.clone()  # type: ignore[union-attr]
         with session.fork() as twin:
             first = twin.ask(ids_of(100, 5), max_new_tokens=150, ignore_eos=True).ids
-        assert torch.equal(session._text.cache.lanes.position, before)  # type: ignore[union-attr]
+        assert torch.equal(session._text.cache.lanes.notes.position, before)  # type: ignore[union-attr]
         assert session.ask(ids_of(100, 5), max_new_tokens=150, ignore_eos=True).ids == first
     assert llm.pool.owned_bytes == 0
 
@@ -217,8 +217,8 @@ def test_positions_of_any_size_are_told_apart(begin: int, folder: Callable[..., 
             one.feed(ids_of(1000))
         lanes = session._text.cache.lanes
         assert lanes is not None
-        assert (lanes.position.dtype == torch.int64) == (begin + 1000 > 2**31 - 1)
-        assert int(lanes.position.max()) == begin + 999
+        assert (lanes.notes.position.dtype == torch.int64) == (begin + 1000 > 2**31 - 1)
+        assert int(lanes.notes.position.max()) == begin + 999
         with session.fork() as twin:
             said = [x.ask(ids_of(5, 3), max_new_tokens=20, ignore_eos=True).ids for x in (twin, session, near)]
     assert said == [said[0]] * 3
@@ -232,6 +232,6 @@ def test_counts_are_bytes(merge: str, folder: Callable[..., Path]):
         session.feed(ids_of(1000))
         lanes = session._text.cache.lanes
         assert lanes is not None
-        notes = sum(x.nbytes for x in (lanes.position, lanes.weight, lanes.mass) if x is not None)
+        notes = sum(x.nbytes for x in (lanes.notes.position, lanes.notes.weight, lanes.notes.mass) if x is not None)
         assert llm.pool.owned_bytes == lanes.owned * llm.layout.page_bytes + notes
-        assert np.prod(lanes.position.shape) * llm.layout.note_bytes == notes
+        assert np.prod(lanes.notes.position.shape) * llm.layout.note_bytes == notes

@@ -37,11 +37,11 @@ def test_with_wait_a_question_is_read_before_anything_goes(name: str, format: st
         for mine, theirs in zip(said.logprobs[0].top, exact.logprobs[0].top, strict=True):
             assert mine[0] == theirs[0]
             assert mine[1] == pytest.approx(theirs[1], abs=1e-4)
-        held = (lanes.position >= 0).sum(-1)
+        held = (lanes.notes.position >= 0).sum(-1)
         assert held.sum() <= 3 * 2 * BUDGET
         assert llm.pool.owned_bytes < whole / 2
         session.feed(ids_of(700, 6))
-        assert (lanes.position >= 0).sum() <= 3 * 2 * BUDGET
+        assert (lanes.notes.position >= 0).sum() <= 3 * 2 * BUDGET
     assert llm.pool.peak_bytes <= llm.layout.bytes(1400)
     assert llm.pool.owned_bytes == 0
 
@@ -89,14 +89,14 @@ def test_with_once_a_text_is_cut_at_its_end_and_what_follows_comes_on_top(
         assert cuts == [700]
         lanes = session._text.cache.lanes
         assert lanes is not None
-        held = (lanes.position >= 0).sum(2)
+        held = (lanes.notes.position >= 0).sum(2)
         assert int(held.sum()) <= lanes.counts.size * BUDGET
         columns = int(lanes.columns(lanes.counts).max())  # no room is left that the whole text had
-        assert (lanes.table.shape[2], lanes.position.shape[2]) == (columns, columns * llm.layout.page)
+        assert (lanes.table.shape[2], lanes.notes.position.shape[2]) == (columns, columns * llm.layout.page)
         session.ask(ids_of(300, 5), max_new_tokens=20, ignore_eos=True)
         assert cuts == [700]  # also where an interval ends
         lanes = session._text.cache.lanes
-        assert torch.equal((lanes.position >= 0).sum(2), held + 300 + 19)
+        assert torch.equal((lanes.notes.position >= 0).sum(2), held + 300 + 19)
         session.feed(ids_of(100, 6))
         assert cuts == [700, 700 + 300 + 20 + 100]
     assert llm.pool.owned_bytes == 0
@@ -115,7 +115,7 @@ def test_once_keeps_what_a_text_that_was_read_whole_would(name: str, folder: Cal
                 session.ask(ids_of(500), max_new_tokens=1, ignore_eos=True)
             lanes = session._text.cache.lanes
             assert lanes is not None
-            kept.append([set(row[row >= 0].tolist()) for row in lanes.position.flatten(0, 1)])
+            kept.append([set(row[row >= 0].tolist()) for row in lanes.notes.position.flatten(0, 1)])
     assert kept[0] == kept[1]
 
 

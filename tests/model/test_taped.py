@@ -15,6 +15,7 @@ from longspan import LLM
 from longspan.attention import held as holding
 from longspan.attention.attend import attend
 from longspan.attention.step import Trial
+from longspan.engine.session import together
 from longspan.kernels import cpu
 from longspan.model.program.taped import Taped
 
@@ -38,17 +39,18 @@ def call_by_call(llm: LLM) -> LLM:
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How many tapes ran, and how many times they stopped."""
-    counts = {"runs": 0, "stops": 0}
+    """How many tapes ran, how many times they stopped, and for attention alone."""
+    counts = {"runs": 0, "stops": 0, "calls": 0}
     run, do = Taped.__call__, Taped._do
 
     def counted(self: Taped, *args: Any) -> Any:
         counts["runs"] += 1
         return run(self, *args)
 
-    def stopped(self: Taped, *args: Any) -> None:
+    def stopped(self: Taped, line: Any, *args: Any) -> None:
         counts["stops"] += 1
-        do(self, *args)
+        counts["calls"] += line.kind == "opaque"
+        do(self, line, *args)
 
     monkeypatch.setattr(Taped, "__call__", counted)
     monkeypatch.setattr(Taped, "_do", stopped)
@@ -101,7 +103,8 @@ def test_texts_go_on_the_same(tmp_path: Path, family: str, options: dict[str, An
     """One text and three at once, of other lengths, across ends of pages."""
     prompts = [[(7 * i * i + 3) % 250 + 3 for i in range(n)] for n in (61, 200, 383)]
     wish = {"max_new_tokens": 70, "ignore_eos": True, "logprobs": 2}
-    if "select" in options:  # queries are turned and scaled in another order, which rounds otherwise
+    other_order = "select" in options or "evict" in options  # of turning and scaling queries, which rounds otherwise
+    if other_order:
         options = {**options, "dtype": "float32"}
     taped, plain = made(tmp_path, family, **options), call_by_call(made(tmp_path, family, **options))
     for some in ([prompts[1]], prompts):
@@ -110,7 +113,7 @@ def test_texts_go_on_the_same(tmp_path: Path, family: str, options: dict[str, An
         assert ran["runs"] > before + 60
         for one, other in zip(mine, theirs, strict=True):
             assert one.ids == other.ids
-            if "select" not in options:
+            if not other_order:
                 assert one.logprobs == other.logprobs
             for a, b in zip(one.logprobs or (), other.logprobs or (), strict=True):
                 assert a.logprob == pytest.approx(b.logprob, abs=1e-4)
@@ -131,7 +134,52 @@ def test_what_was_chosen_before_is_read_without_python(tmp_path: Path, ran: dict
     assert 0 < ran["stops"] - stops <= 3 * 3  # layers, where the question's end or the answer looks around
 
 
-@pytest.mark.parametrize("options", [{"format": "fp8"}, {"evict": "h2o:budget=128"}, {"backend": "torch"}])
+KEPT = [
+    ("llama", {"evict": "sliding_window:budget=128"}),
+    ("llama", {"evict": "lru:budget=128", "place": "far:near=64"}),
+    ("llama", {"evict": "streaming:budget=128", "place": "slot"}),
+    ("llama", {"evict": "adakv:budget=128", "place": "slot"}),
+    ("llama", {"evict": "snapkv:budget=128", "format": "int4"}),
+    ("llama", {"evict": "h2o:budget=128,merge=true,similarity=0", "place": "far:near=64,order=true"}),
+    ("gemma3_text", {"evict": "attention_score:budget=128"}),
+    ("smollm3", {"evict": "tova:budget=128"}),
+]
+
+
+@pytest.mark.parametrize(("family", "options"), KEPT)
+def test_what_eviction_left_is_read_without_python(
+    tmp_path: Path, family: str, options: dict[str, Any], ran: dict[str, int]
+):
+    """The same answers as call by call, the same notes of what each slot was given, for one text and for three."""
+    options = {"dtype": "float32", **options}
+    taped, plain = made(tmp_path, family, **options), call_by_call(made(tmp_path, family, **options))
+    prompts = [[(7 * i * i + 3) % 250 + 3 for i in range(n)] for n in (61, 200, 383)]
+    for some in ([prompts[2]], prompts):
+        said: list[list[list[int]]] = []
+        notes: list[list[torch.Tensor]] = []
+        for llm in (taped, plain):
+            before = dict(ran)
+            sessions = [llm.session() for _ in some]
+            for session, prompt in zip(sessions, some, strict=True):
+                session.feed(prompt)
+            wish = llm.sampling(None, {"max_new_tokens": 90, "ignore_eos": True})
+            said.append([x.ids for x in together(sessions, [[9, 8]] * len(some), wish)])
+            assert (ran["runs"] > before["runs"] + 60) == (llm is taped)
+            assert ran["calls"] == before["calls"]
+            caches = [session._text.cache for session in sessions]
+            notes.append([array for cache in caches if cache.lanes is not None for array in cache.lanes.arrays()])
+            for session in sessions:
+                session.close()
+        assert said[0] == said[1]
+        assert len(notes[0]) == len(notes[1]) > 0
+        for mine, theirs in zip(*notes, strict=True):
+            assert torch.allclose(mine.double(), theirs.double(), atol=1e-4)
+
+
+OTHERS = [{"format": "fp8"}, {"evict": "expected_attention:budget=128"}, {"backend": "torch"}]
+
+
+@pytest.mark.parametrize("options", OTHERS)
 def test_other_attention_is_called(tmp_path: Path, options: dict[str, Any], ran: dict[str, int]):
     llm = made(tmp_path, "llama", **options)
     runs, stops = ran["runs"], ran["stops"]

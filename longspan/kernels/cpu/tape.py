@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from longspan.kernels.cpu.decode import DENSE, UNIT, address, operands
+from longspan.kernels.cpu.kept import Kept
 from longspan.kernels.cpu.linear import KINDS, Prepared
 from longspan.kernels.cpu.native import NATIVE, level
 from longspan.kernels.work import Raw
@@ -52,6 +53,27 @@ class Stretch:
     distances: Turn
 
 
+@dataclasses.dataclass(frozen=True)
+class Lanes:
+    """The rows of one sequence at text positions `at` [R], in layers where eviction decides what stays: in all of them,
+    as `kept.Kept` and `kept.attend` have it for one, with a first dimension of layers; slots: of the fullest lane of
+    any. queries: cos and sin [R, d/2] of the rows, or [L, G, R, d/2]; None: nothing is turned. mass, used [L, G, S],
+    recent [L, G, g, S]: what is added to; None: not asked for."""
+
+    at: Tensor
+    heads: int
+    kept: Kept
+    slots: int
+    window: int | None
+    sinks: int
+    queries: Turn
+    mass: Tensor | None
+    recent: Tensor | None
+    used: Tensor | None
+    since: int
+    share: float
+
+
 class Held:
     """What a step's rows write and read in the cache.
 
@@ -79,6 +101,43 @@ class Held:
             self._pages.append(part.pages)
             begin, turn = max(part.begin, part.base), self._turn(part.distances, 2)
             self.native.sequence(part.pages.native, part.rows, part.first, part.base, begin, part.window or 0, *turn)
+
+    def keeping(self, layers: list[int], pages: Tensor, places: Tensor, keys: Turn, parts: Sequence[Lanes]) -> None:
+        """Layers where eviction decides what stays, and that turn alike.
+
+        layers: as in `reading`. pages, places [layers, G, T]: where keys go. keys: cos and sin of the rows
+        [T, 1, d/2].
+        """
+        self._tensors += [pages, places]
+        assert pages.is_contiguous()
+        assert places.is_contiguous()
+        self.native.keeping(layers, pages.data_ptr(), places.data_ptr(), *self._turn(keys, 3))
+        for part in parts:
+            kept = part.kept
+            dim, room = kept.values.shape[2], kept.positions.shape[2]
+            notes = [part.mass, part.recent, part.used]
+            tensors = [part.at, kept.table, kept.sealed, kept.counts, kept.positions, kept.weights, *notes]
+            assert all(x is None or x.is_contiguous() for x in tensors)
+            assert all(x is None or x.shape[-1] == room for x in notes)
+            self._tensors += [x for x in tensors if x is not None]
+            half = cos = sin = turns = 0
+            if kept.turns is not None:
+                by = kept.turns.counts.contiguous()
+                assert by.shape == kept.positions.shape
+                self._tensors.append(by)
+                half, cos, sin = self._turn((kept.turns.cos, kept.turns.sin), 2)
+                turns = by.data_ptr()
+            apart = part.queries is not None and part.queries[0].dim() == 4
+            _, query_cos, query_sin = self._turn(part.queries, 4 if apart else 2)
+            self.native.lanes(
+                *(part.at.data_ptr(), len(part.at), part.heads, dim, part.slots, kept.table.shape[2]),
+                *(x.data_ptr() for x in (kept.table, kept.sealed, kept.counts)),
+                DENSE[kept.keys.dtype],
+                [] if kept.coded is None else list(operands(kept.coded, 0, dim)),
+                *(kept.positions.data_ptr(), address(kept.weights), room, half, cos, sin, turns),
+                *(part.window or 0, part.sinks, address(part.mass), address(part.recent), part.since),
+                *(address(part.used), part.share, query_cos, query_sin, apart),
+            )
 
     def _turn(self, turn: Turn, dims: int) -> tuple[int, int, int]:
         if turn is None:

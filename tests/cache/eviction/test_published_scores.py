@@ -70,7 +70,7 @@ def ours(folder: Callable[..., Path], prompt: Prompt, evict: str) -> Kept:
         session.ask(prompt.ids, max_new_tokens=1)
         lanes = session._text.cache.lanes
         assert lanes is not None
-        return [[{int(p) for p in lane if p >= 0} for lane in layer] for layer in lanes.position]
+        return [[{int(p) for p in lane if p >= 0} for lane in layer] for layer in lanes.notes.position]
 
 
 def top(scores: torch.Tensor) -> list[set[int]]:

@@ -338,13 +338,97 @@ void products() {
         }
 }
 
+// Two layers' worth of an array of lanes `from` apart, laid out `to` apart.
+template <class T>
+std::vector<T> two_layers(const T* x, int64_t lanes, int64_t from, int64_t to) {
+    std::vector<T> made;
+    for (int64_t lane = 0; lane < 2 * lanes; lane++) {
+        const T* first = x + lane % lanes * from;
+        for (int64_t i = 0; i < to; i++) made.push_back(i < from ? first[i] : T{});
+    }
+    return made;
+}
+
+// The second of two layers of what eviction left, on a tape, against the same call on its own, which is checked below.
+// New keys go to the page `spare`, which nobody reads.
+void on_tape(const Level* level, Kept k, Drawn& written, int64_t spare) {
+    const int64_t size = k.rows * k.heads * k.dim, slots = k.slots, g = k.group();
+    const bool apart = source() % 2;
+    const Numbers query(k.kind, size, true), key(k.kind, k.rows * k.lanes * k.dim, true);
+    std::vector<float> cos, sin, queries, out(static_cast<size_t>(size)), mass(static_cast<size_t>(k.lanes * slots)),
+        recent(static_cast<size_t>(k.heads * slots)), scores(static_cast<size_t>(k.lanes * k.many() * k.width()));
+    for (int64_t i = 0; i < 2 * k.lanes * k.rows * k.half; i++) {
+        const double angle = uniform(0, 6);
+        cos.push_back(static_cast<float>(std::cos(angle)));
+        sin.push_back(static_cast<float>(std::sin(angle)));
+    }
+    for (int64_t i = 0; i < size; i++) {
+        const int64_t d = i % k.dim, head = i / k.dim % k.heads, row = i / k.dim / k.heads;
+        const int64_t at = ((apart ? (k.lanes + head / g) * k.rows : 0) + row) * k.half + d % std::max<int64_t>(k.half, 1);
+        auto x = [&](int64_t j) { return 0.3f * static_cast<float>(query.at(j)); };
+        const auto c = d < 2 * k.half ? cos[static_cast<size_t>(at)] : 1, t = d < 2 * k.half ? sin[static_cast<size_t>(at)] : 0;
+        queries.push_back(d < k.half ? x(i) * c - x(i + k.half) * t : d < 2 * k.half ? x(i) * c + x(i - k.half) * t : x(i));
+    }
+    std::vector<int64_t> used(static_cast<size_t>(k.lanes * slots), -1);
+    Kept alone = k;
+    alone.queries = queries.data();
+    alone.out = out.data();
+    alone.scores = scores.data();
+    alone.mass = mass.data();
+    alone.recent = recent.data();
+    alone.used = used.data();
+    attend(level, 1, alone);
+
+    const auto table = two_layers(k.table, k.lanes, k.columns, k.columns), sealed = two_layers(k.sealed, k.lanes, 1, 1),
+               counts = two_layers(k.counts, k.lanes, 1, 1), positions = two_layers(k.positions, k.lanes, k.room, k.room),
+               turns = two_layers(k.turns, k.lanes, slots, k.room);
+    const auto weights = k.weights ? two_layers(k.weights, k.lanes, k.room, k.room) : std::vector<float>();
+    std::vector<float> all_mass(static_cast<size_t>(2 * k.lanes * k.room)), all_recent(static_cast<size_t>(2 * k.heads * k.room));
+    std::vector<int64_t> all_used(all_mass.size(), -1), pages(static_cast<size_t>(2 * k.lanes * k.rows), spare), places;
+    for (size_t i = 0; i < pages.size(); i++) places.push_back(static_cast<int64_t>(i) % k.rows);
+    k.table = table.data();
+    k.sealed = sealed.data();
+    k.counts = counts.data();
+    k.positions = positions.data();
+    k.turns = turns.data();
+    k.weights = k.weights ? weights.data() : nullptr;
+    k.mass = all_mass.data();
+    k.recent = all_recent.data();
+    k.used = all_used.data();
+    k.span = k.room;
+    Held held{k.lanes, k.page, false, written.keys.data(), written.values.data(), {}, {}, std::vector<Held::Place>(4)};
+    held.keepings.push_back({pages.data(), places.data(), {0, nullptr, nullptr}, {{k, cos.data(), sin.data(), apart}}});
+    held.layers[3] = {-1, 0, 1};
+    Numbers got(k.kind, size, false);
+    Tape tape(level, k.kind);
+    tape.attend({3, k.rows, k.heads, k.dim, query.held.data(), key.held.data(), key.held.data(), k.heads * k.dim, k.dim,
+                 k.lanes * k.dim, k.dim, k.lanes * k.dim, k.dim, 0.3f, k.softcap, k.learned, got.held.data()});
+    if (tape.run(0, 3, &held) != -1) fail("a tape over lanes", level, 0, -1);
+    for (int64_t i = 0; i < size; i++) {
+        const double wanted = out[static_cast<size_t>(i)], near = k.kind == Kind::f32 ? 1e-5 : 1e-2;
+        if (!(std::fabs(got.at(i) - wanted) <= near * (1 + std::fabs(wanted)))) fail("a tape over lanes", level, got.at(i), wanted);
+    }
+    for (int64_t i = 0; i < 2 * k.heads * k.room; i++) {
+        const int64_t row = i / k.room, slot = i % k.room;
+        const double wanted = row >= k.heads && slot < slots ? recent[static_cast<size_t>((row - k.heads) * slots + slot)] : 0;
+        if (!(std::fabs(all_recent[static_cast<size_t>(i)] - wanted) <= 1e-5)) fail("notes of a tape", level, 0, wanted);
+        if (row >= 2 * k.lanes) continue;
+        const bool second = row >= k.lanes && slot < slots;
+        const size_t there = static_cast<size_t>((row - k.lanes) * slots + slot);
+        if (!(std::fabs(all_mass[static_cast<size_t>(i)] - (second ? mass[there] : 0)) <= 1e-5))
+            fail("notes of a tape", level, all_mass[static_cast<size_t>(i)], 0);
+        if (all_used[static_cast<size_t>(i)] != (second ? used[there] : -1)) fail("notes of a tape", level, 0, 0);
+    }
+}
+
 // Lanes that eviction left: other lengths, holes, each key turned by a number of its own, and what each slot was given.
 void kept() {
     const int64_t dim = among({16, 64, 80, 128}), page = among({16, 64}), lanes = among({1, 2, 3}), g = among({1, 2, 5});
     const int64_t columns = among({1, 2, 5}), rows = among({1, 2, 5}), half = among({0, dim / 2, dim / 4}), steps = 9;
     const auto kind = static_cast<Kind>(source() % 3), code = static_cast<Kind>(3 + source() % 2);
     const int64_t groups = dim / among({8, 16, dim}), total = lanes * columns;
-    const Drawn written(kind, total, dim, page, 1), coded(code, total, dim, page, groups);
+    Drawn written(kind, total + 1, dim, page, 1);
+    const Drawn coded(code, total, dim, page, groups);
     std::vector<int64_t> table(static_cast<size_t>(total)), sealed, counts, at, positions, turns;
     for (auto& id : table) id = static_cast<int64_t>(source() % static_cast<unsigned>(total));
     for (int64_t lane = 0; lane < lanes; lane++) {
@@ -416,7 +500,7 @@ void kept() {
                 counts.data(), kind, written.keys.data(), written.values.data(),
                 {code, 0, nullptr, coded.keys.data(), coded.values.data(), coded.key_min.data(), coded.key_step.data(),
                  coded.value_min.data(), coded.value_step.data(), groups, 0},
-                positions.data(), weights.empty() ? nullptr : weights.data(), room, half, cos.data(), sin.data(),
+                positions.data(), weights.empty() ? nullptr : weights.data(), room, half, cos.data(), sin.data(), slots,
                 turns.data(), window, sinks, cap, learned.empty() ? nullptr : learned.data(), out.data(), mass.data(),
                 recent.data(), at[0], used.data(), 0.01f, scores.data()});
         for (size_t i = 0; i < out.size(); i++)
@@ -424,6 +508,14 @@ void kept() {
                 fail("what eviction left", level, out[i], expected[i]);
         for (size_t i = 0; i < given.size(); i++)
             if (!(std::fabs(mass[i] - given[i]) <= 1e-4)) fail("what slots were given", level, mass[i], given[i]);
+        on_tape(level, {nullptr, at.data(), rows, g * lanes, lanes, dim, page, slots, columns, table.data(), sealed.data(),
+                        counts.data(), kind, written.keys.data(), written.values.data(),
+                        {code, 0, nullptr, coded.keys.data(), coded.values.data(), coded.key_min.data(),
+                         coded.key_step.data(), coded.value_min.data(), coded.value_step.data(), groups, 0},
+                        positions.data(), weights.empty() ? nullptr : weights.data(), room, half, cos.data(), sin.data(),
+                        slots, turns.data(), window, sinks, cap, learned.empty() ? nullptr : learned.data(), nullptr,
+                        nullptr, nullptr, at[0], nullptr, 0.01f, nullptr},
+                written, total);
     }
 }
 
@@ -478,7 +570,7 @@ void tapes() {
             tape.widen(size, scaled.held.data(), wide.data());
             tape.finite(size, scaled.held.data(), &finite);
             longspan::Pages held[2] = {longspan::Pages(layers), longspan::Pages(layers)};
-            Held all{lanes, page, false, mine.keys.data(), mine.values.data(), {}, std::vector<Held::Place>(layers)};
+            Held all{lanes, page, false, mine.keys.data(), mine.values.data(), {}, {}, std::vector<Held::Place>(layers)};
             all.readings.push_back({targets.data(), places.data(), {half, cos.data(), sin.data()},
                                     {half, cos.data(), sin.data()}, {}});
             for (int64_t i = 0; i < 2; i++) {
@@ -486,7 +578,7 @@ void tapes() {
                 all.readings[0].sequences.push_back(
                     {each, first, base, base, 0, {half, far_cos.data(), far_sin.data()}, &held[i]});
             }
-            all.layers[1] = {0, 1};
+            all.layers[1] = {0, -1, 1};
             if (tape.run(0, 3, nullptr) != 3) fail("a tape without its pages", level, 0, 3);
             if (tape.run(0, 3, &all) != -1) fail("a tape", level, 0, -1);
             results[0] = wide;

@@ -108,15 +108,16 @@ struct Kept {
     const float* weights;       // [lanes, room], tokens that a slot stands for; null: one each
     int64_t room, half;
     const float *cos, *sin;  // [·, half]; half 0: nothing is turned
-    const int64_t* turns;    // [lanes, slots]: a key turns by this row of the table, backwards where it is negative
+    int64_t span;            // slots between two lanes of what follows, of which `slots` are held at most
+    const int64_t* turns;    // [lanes, span]: a key turns by this row of the table, backwards where it is negative
     int64_t window, sinks;   // window 0: none
     float softcap;           // 0: none
     const float* learned;    // [H] or null
     float* out;              // [R, H, D]
-    float* mass;             // [lanes, slots], or null: what all rows gave
-    float* recent;           // [lanes, group, slots], or null: what rows at `since` and later gave
+    float* mass;             // [lanes, span], or null: to this is added what all rows gave
+    float* recent;           // [lanes, group, span], or null: the same of rows at `since` and later
     int64_t since;
-    int64_t* used;  // [lanes, slots], or null: the last row that gave a page more than `share` of each head; −1: none
+    int64_t* used;  // [lanes, span], or null: the last row that gave a page more than `share` of each head; −1: none
     float share;
     float* scores;  // [lanes, R·group, width], a whole number of pages
 

@@ -1,10 +1,13 @@
-// Attention over what eviction left: page by page in float32, keys turned one by one, and what each slot was given.
+// Attention over what eviction left, and what each slot was given. Slots are in the order of the text, so those of a page
+// that turn alike lie side by side: queries are turned for each such run, and dense pages read as they are. Pages of codes,
+// and those of many runs, are opened in float32 and their keys turned one by one.
 #pragma once
 
 namespace {
 
 struct KeptRoom {
-    float *opened, *low, *step, *cos, *sin;
+    static constexpr int64_t RUNS = 12;  // above, turning keys takes less time than turning queries
+    float *opened, *low, *step, *cos, *sin, *turned, *scores, *ones;
     int64_t size;
 
     KeptRoom(const Kept& k, float* memory) {
@@ -20,6 +23,9 @@ struct KeptRoom {
         step = take(scales);
         cos = take(k.half * k.page);
         sin = take(k.half * k.page);
+        turned = take(k.many() * k.dim);
+        scores = take(k.many() * k.page);
+        ones = take(k.many());
         size = used;
     }
 };
@@ -113,23 +119,93 @@ void kept_product(int64_t m, const Row& row_of, int64_t n, const float* matrix, 
     if (m - j == 1) columns(Count<1>{}, j);
 }
 
+// A dense page of a lane, where it is one.
+struct Dense {
+    const char *keys = nullptr, *values = nullptr;
+
+    Dense(const Kept& k, int64_t lane, int64_t n) {
+        if (n < k.sealed[lane] || n >= k.pages(lane)) return;
+        const int64_t at = k.table[lane * k.columns + n] * page_bytes(k.kind, k.dim * k.page);
+        keys = k.keys + at;
+        values = k.values + at;
+    }
+};
+
+template <class F>
+void with_dense(Kind kind, const F& call) {
+    switch (kind) {
+        case Kind::f32: return call(Float{});
+        case Kind::bf16: return call(Half<true>{});
+        default: return call(Half<false>{});
+    }
+}
+
+// Of the first `many` slots, how many runs turn alike.
+inline int64_t runs_of(const Kept& k, const int64_t* turns, int64_t many) {
+    int64_t found = 1;
+    for (int64_t p = 1; k.half && p < many; p++) found += turns[p] != turns[p - 1];
+    return found;
+}
+
+// Scores [M, P] of a dense page's first `many` slots, run by run: what comes after them may be anything.
+inline void score_runs(const Kept& k, const KeptRoom& r, int64_t lane, const char* keys, const char* next,
+                       const int64_t* turns, int64_t many, float* scores, int64_t width) {
+    const int64_t g = k.group();
+    for (int64_t begin = 0, end = 0; begin < many; begin = end) {
+        for (end = begin + 1; end < many && (!k.half || turns[end] == turns[begin]); end++) {}
+        for (int64_t m = 0; m < k.many(); m++) {
+            const float* q = k.queries + ((m / g) * k.heads + lane * g + m % g) * k.dim;
+            float* to = r.turned + m * k.dim;
+            // a key that turns one way is a query that turns the other
+            const int64_t by = k.half ? turns[begin] : 0, row = by < 0 ? -by : by;
+            const float *cos = k.cos + row * k.half, *sin = k.sin + row * k.half, sign = by < 0 ? 1.0f : -1.0f;
+            for (int64_t i = 0; i < k.half; i++) {
+                to[i] = q[i] * cos[i] - q[k.half + i] * (sin[i] * sign);
+                to[k.half + i] = q[k.half + i] * cos[i] + q[i] * (sin[i] * sign);
+            }
+            for (int64_t i = 2 * k.half; i < k.dim; i++) to[i] = q[i];
+        }
+        const int64_t from = begin / V::W * V::W, to = (end + V::W - 1) / V::W * V::W;
+        with_dense(k.kind, [&](auto rows) {
+            multiply<decltype(rows), 0>({keys, 0, k.dim, k.page, r.turned, k.dim, nullptr, nullptr, r.scores, k.page, 1,
+                                         begin ? nullptr : next}, k.many(), from, to);
+        });
+        for (int64_t m = 0; m < k.many(); m++)
+            for (int64_t p = begin; p < end; p++) scores[m * width + p] = r.scores[m * k.page + p];
+    }
+}
+
 // Scores of pages from…to of a lane; −inf where a row sees nothing.
 void kept_score(const Kept& k, int64_t lane, int64_t from, int64_t to, float* scratch) {
     const KeptRoom r(k, scratch);
     const int64_t g = k.group(), width = k.width();
     for (int64_t n = from; n < to; n++) {
         const int64_t first = n * k.page, left = k.counts[lane] - first, many = left < k.page ? left : k.page;
-        open_kept(k, lane, n, true, r);
-        if (k.half) turn_kept(k, k.turns + lane * k.slots + first, many, r);
+        const int64_t* turns = k.half ? k.turns + lane * k.span + first : nullptr;
         float* scores = k.scores + lane * k.many() * width + first;
-        auto query = [&](int64_t m) { return k.queries + ((m / g) * k.heads + lane * g + m % g) * k.dim; };
-        kept_product(k.many(), query, k.dim, r.opened, k.page, [&](int64_t m, int64_t p, V::F x) {
-            if (k.softcap != 0) x = V::mul(V::set(k.softcap), tanhf(V::div(x, V::set(k.softcap))));
-            V::store(scores + m * width + p, x);
-        });
+        const Dense dense(k, lane, n);
+        if (dense.keys && runs_of(k, turns, many) <= KeptRoom::RUNS) {
+            score_runs(k, r, lane, dense.keys, Dense(k, lane, n + 1).keys, turns, many, scores, width);
+        } else {
+            open_kept(k, lane, n, true, r);
+            if (k.half) turn_kept(k, turns, many, r);
+            auto query = [&](int64_t m) { return k.queries + ((m / g) * k.heads + lane * g + m % g) * k.dim; };
+            kept_product(k.many(), query, k.dim, r.opened, k.page,
+                         [&](int64_t m, int64_t p, V::F x) { V::store(scores + m * width + p, x); });
+        }
+        for (int64_t m = 0; k.softcap != 0 && m < k.many(); m++)
+            for (int64_t p = 0; p < k.page; p += V::W) {
+                const V::F x = V::load(scores + m * width + p);
+                V::store(scores + m * width + p, V::mul(V::set(k.softcap), tanhf(V::div(x, V::set(k.softcap)))));
+            }
         const int64_t* positions = k.positions + lane * k.room + first;
         const float* weights = k.weights ? k.weights + lane * k.room + first : nullptr;
-        for (int64_t p = 0; p < k.page; p++) {
+        const int64_t oldest = k.at[0], newest = k.at[k.rows - 1];
+        bool plain = many == k.page;  // all rows see all of it, and all slots stand for one token
+        for (int64_t p = 0; plain && p < many; p++)
+            plain = positions[p] >= 0 && positions[p] <= oldest && (!weights || weights[p] == 1.0f) &&
+                    (!k.window || positions[p] > newest - k.window || positions[p] < k.sinks);
+        for (int64_t p = 0; !plain && p < k.page; p++) {
             const int64_t at = p < many ? positions[p] : -1;
             const float bias = weights && at >= 0 && weights[p] != 1.0f ? __builtin_logf(weights[p]) : 0.0f;
             for (int64_t m = 0; m < k.many(); m++) {
@@ -171,9 +247,9 @@ void kept_weigh(const Kept& k, int64_t lane) {
     for (int64_t m = 0; m < k.many(); m++) {
         const float* row = rows + m * width;
         if (k.mass)
-            for (int64_t s = 0; s < held; s++) k.mass[lane * k.slots + s] += row[s];
+            for (int64_t s = 0; s < held; s++) k.mass[lane * k.span + s] += row[s];
         if (k.recent && k.at[m / g] >= k.since)
-            for (int64_t s = 0; s < held; s++) k.recent[(lane * g + m % g) * k.slots + s] += row[s];
+            for (int64_t s = 0; s < held; s++) k.recent[(lane * g + m % g) * k.span + s] += row[s];
     }
     for (int64_t r = 0; k.used && r < k.rows; r++)
         for (int64_t n = 0; n < k.pages(lane); n++) {
@@ -181,7 +257,7 @@ void kept_weigh(const Kept& k, int64_t lane) {
             for (int64_t m = r * g; m < (r + 1) * g; m++)
                 for (int64_t s = n * k.page; s < (n + 1) * k.page; s++) given += rows[m * width + s];
             const int64_t end = (n + 1) * k.page < k.slots ? (n + 1) * k.page : k.slots;
-            int64_t* used = k.used + lane * k.slots;
+            int64_t* used = k.used + lane * k.span;
             if (given > k.share * static_cast<float>(g))
                 for (int64_t s = n * k.page; s < end; s++) used[s] = used[s] > k.at[r] ? used[s] : k.at[r];
         }
@@ -192,10 +268,22 @@ void kept_sum(const Kept& k, int64_t lane, int64_t from, int64_t to, float* scra
     const KeptRoom r(k, scratch);
     const int64_t width = k.width();
     for (int64_t i = 0; i < k.many() * k.dim; i++) part[i] = 0;
+    for (int64_t m = 0; m < k.many(); m++) r.ones[m] = 1.0f;
     for (int64_t n = from; n < to; n++) {
         const int64_t first = n * k.page, left = k.counts[lane] - first, many = left < k.page ? left : k.page;
-        open_kept(k, lane, n, false, r);
         const int64_t* positions = k.positions + lane * k.room + first;
+        const Dense dense(k, lane, n);
+        bool full = dense.values != nullptr;
+        for (int64_t p = 0; full && p < many; p++) full = positions[p] >= 0;
+        if (full) {
+            with_dense(k.kind, [&](auto rows) {
+                multiply<decltype(rows), 0>({dense.values, 0, many, k.dim, k.scores + lane * k.many() * width + first,
+                                             width, nullptr, r.ones, part, k.dim, 1, Dense(k, lane, n + 1).values},
+                                            k.many());
+            });
+            continue;
+        }
+        open_kept(k, lane, n, false, r);
         for (int64_t p = 0; p < k.page; p++)  // what holds nothing may hold NaN
             if (p >= many || positions[p] < 0)
                 for (int64_t d = 0; d < k.dim; d++) r.opened[p * k.dim + d] = 0;

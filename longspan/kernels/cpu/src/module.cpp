@@ -34,6 +34,16 @@ Segment segment(int kind, int64_t start, int64_t pages, uintptr_t ids, uintptr_t
             at<const uint16_t>(value_step), groups, start};
 }
 
+// The format of sealed pages of lanes, as `operands` gives it; empty: there are none.
+Segment stored(const std::vector<int64_t>& coded) {
+    Segment made{};
+    made.groups = 1;
+    if (coded.empty()) return made;
+    auto place = [&](size_t i) { return static_cast<uintptr_t>(coded.at(i)); };
+    return segment(static_cast<int>(coded.at(0)), 0, 0, 0, place(4), place(5), place(6), place(7), place(8), place(9),
+                   coded.at(10));
+}
+
 template <class T>
 void add(T& self, int kind, int64_t start, int64_t pages, uintptr_t ids, uintptr_t keys, uintptr_t values,
          uintptr_t key_min, uintptr_t key_step, uintptr_t value_min, uintptr_t value_step, int64_t groups) {
@@ -129,18 +139,13 @@ NB_MODULE(_native, m) {
                      int64_t half, uintptr_t cos, uintptr_t sin, uintptr_t turns, int64_t window, int64_t sinks,
                      float softcap, uintptr_t learned, uintptr_t out, uintptr_t mass, uintptr_t recent, int64_t since,
                      uintptr_t used, float share, uintptr_t scores) {
-        auto place = [&](size_t i) { return static_cast<uintptr_t>(coded[i]); };
-        Segment other{};
-        other.groups = 1;
-        if (!coded.empty())
-            other = segment(static_cast<int>(coded.at(0)), 0, 0, 0, place(4), place(5), place(6), place(7), place(8),
-                            place(9), coded.at(10));
+        const Segment other = stored(coded);
         nb::gil_scoped_release released;
         attend(level(index), threads,
                {at<const float>(queries), at<const int64_t>(rows_at), rows, heads, lanes, dim, page, slots, columns,
                 at<const int64_t>(table), at<const int64_t>(sealed), at<const int64_t>(counts), static_cast<Kind>(kind),
                 at<const char>(keys), at<const char>(values), other, at<const int64_t>(positions),
-                at<const float>(weights), room, half, at<const float>(cos), at<const float>(sin),
+                at<const float>(weights), room, half, at<const float>(cos), at<const float>(sin), slots,
                 at<const int64_t>(turns), window, sinks, softcap, at<const float>(learned), at<float>(out),
                 at<float>(mass), at<float>(recent), since, at<int64_t>(used), share, at<float>(scores)});
     });
@@ -178,15 +183,41 @@ NB_MODULE(_native, m) {
     nb::class_<Held>(m, "Held")
         .def("__init__",
              [](Held* self, size_t layers, int64_t lanes, int64_t page, bool narrow, uintptr_t keys, uintptr_t values) {
-                 new (self) Held{lanes, page, narrow, at<char>(keys), at<char>(values), {},
+                 new (self) Held{lanes, page, narrow, at<char>(keys), at<char>(values), {}, {},
                                  std::vector<Held::Place>(layers)};
              })
+        .def("keeping",
+             [](Held& self, const std::vector<int64_t>& layers, uintptr_t pages, uintptr_t places, int64_t key_half,
+                uintptr_t key_cos, uintptr_t key_sin) {
+                 for (size_t i = 0; i < layers.size(); i++)
+                     if (layers[i] >= 0)
+                         self.layers.at(static_cast<size_t>(layers[i])) = {-1, static_cast<int>(self.keepings.size()),
+                                                                            static_cast<int64_t>(i)};
+                 self.keepings.push_back({at<const int64_t>(pages), at<const int64_t>(places),
+                                          {key_half, at<const float>(key_cos), at<const float>(key_sin)},
+                                          {}});
+             })
+        .def("lanes", [](Held& self, uintptr_t rows_at, int64_t rows, int64_t heads, int64_t dim, int64_t slots,
+                         int64_t columns, uintptr_t table, uintptr_t sealed, uintptr_t counts, int kind,
+                         const std::vector<int64_t>& coded, uintptr_t positions, uintptr_t weights, int64_t room,
+                         int64_t half, uintptr_t cos, uintptr_t sin, uintptr_t turns, int64_t window, int64_t sinks,
+                         uintptr_t mass, uintptr_t recent, int64_t since, uintptr_t used, float share,
+                         uintptr_t query_cos, uintptr_t query_sin, bool apart) {
+            self.keepings.back().sequences.push_back(
+                {{nullptr, at<const int64_t>(rows_at), rows, heads, self.lanes, dim, self.page, slots, columns,
+                  at<const int64_t>(table), at<const int64_t>(sealed), at<const int64_t>(counts),
+                  static_cast<Kind>(kind), self.keys, self.values, stored(coded), at<const int64_t>(positions),
+                  at<const float>(weights), room, half, at<const float>(cos), at<const float>(sin), room,
+                  at<const int64_t>(turns), window, sinks, 0.0f, nullptr, nullptr, at<float>(mass), at<float>(recent),
+                  since, at<int64_t>(used), share, nullptr},
+                 at<const float>(query_cos), at<const float>(query_sin), apart});
+        })
         .def("reading",
              [](Held& self, const std::vector<int64_t>& layers, uintptr_t pages, uintptr_t places, int64_t key_half,
                 uintptr_t key_cos, uintptr_t key_sin, int64_t query_half, uintptr_t query_cos, uintptr_t query_sin) {
                  for (size_t i = 0; i < layers.size(); i++)
                      if (layers[i] >= 0)
-                         self.layers.at(static_cast<size_t>(layers[i])) = {static_cast<int>(self.readings.size()),
+                         self.layers.at(static_cast<size_t>(layers[i])) = {static_cast<int>(self.readings.size()), -1,
                                                                             static_cast<int64_t>(i)};
                  self.readings.push_back({at<const int64_t>(pages), at<const int64_t>(places),
                                           {key_half, at<const float>(key_cos), at<const float>(key_sin)},

@@ -136,10 +136,8 @@ void block(const Product& x, int64_t at, int64_t m, bool fetch) {
 }
 
 template <class L, int M, int SHARED>
-void across(const Product& x, int64_t m) {
+void across(const Product& x, int64_t m, int64_t at, int64_t width) {
     constexpr int FULL = V::BLOCK, LEAST = L::DENSITY;
-    const int64_t width = L::width(x.columns);
-    int64_t at = 0;
     bool fetch = x.next && m == 0;
     for (; at + FULL / LEAST * V::W <= width; at += FULL / LEAST * V::W, fetch = false)
         block<L, M, FULL, SHARED>(x, at, m, fetch);
@@ -149,25 +147,31 @@ void across(const Product& x, int64_t m) {
         for (; at < width; at += V::W, fetch = false) block<L, M, LEAST, (SHARED > 0)>(x, at, m, fetch);
 }
 
+// begin, width: of L::width(columns), only so much; whole vectors.
 template <class L, int SHARED>
-void multiply(const Product& x, int64_t many) {
+void multiply(const Product& x, int64_t many, int64_t begin, int64_t width) {
     int64_t blocks = (many + V::ROWS - 1) / V::ROWS, m = 0;
     for (int64_t i = 0; i < blocks; i++) {
         int64_t size = (many - m + blocks - i - 1) / (blocks - i);
         switch (size) {
-            case 1: across<L, 1, SHARED>(x, m); break;
-            case 2: across<L, 2, SHARED>(x, m); break;
-            case 3: across<L, 3, SHARED>(x, m); break;
-            case 4: across<L, 4, SHARED>(x, m); break;
+            case 1: across<L, 1, SHARED>(x, m, begin, width); break;
+            case 2: across<L, 2, SHARED>(x, m, begin, width); break;
+            case 3: across<L, 3, SHARED>(x, m, begin, width); break;
+            case 4: across<L, 4, SHARED>(x, m, begin, width); break;
             case 5:
-                if constexpr (V::ROWS > 4) across<L, 5, SHARED>(x, m);
+                if constexpr (V::ROWS > 4) across<L, 5, SHARED>(x, m, begin, width);
                 break;
             default:
-                if constexpr (V::ROWS > 5) across<L, 6, SHARED>(x, m);
+                if constexpr (V::ROWS > 5) across<L, 6, SHARED>(x, m, begin, width);
                 break;
         }
         m += size;
     }
+}
+
+template <class L, int SHARED>
+void multiply(const Product& x, int64_t many) {
+    multiply<L, SHARED>(x, many, 0, L::width(x.columns));
 }
 
 }  // namespace

@@ -35,15 +35,31 @@ struct Reading {
     std::vector<Sequence> sequences;
 };
 
-// All of a step that is not in its rows. Layers without a reading are somebody else's.
+// The same of layers where eviction decides what stays. Arrays of `kept` begin with the first layer, lanes of a layer
+// after those of the one before.
+struct Keeping {
+    struct Sequence {
+        Kept kept;  // but for queries, softcap, sinks, out and scores
+        const float *cos, *sin;  // of its rows: [R, half], or [layers, lanes, R, half] where lanes are `apart`
+        bool apart;
+
+        Kept of(int64_t layer) const;
+    };
+    const int64_t *pages, *places;  // where keys go: [layers, lanes, T] each
+    Turn keys;
+    std::vector<Sequence> sequences;
+};
+
+// All of a step that is not in its rows. Layers without a reading or a keeping are somebody else's.
 struct Held {
     int64_t lanes, page;
     bool narrow;
     char *keys, *values;  // pages that are written
     std::vector<Reading> readings;
+    std::vector<Keeping> keepings;
     struct Place {
-        int reading = -1;
-        int64_t index = 0;  // of the layer, in the pages of its reading
+        int reading = -1, keeping = -1;
+        int64_t index = 0;  // of the layer, in what it reads or keeps
     };
     std::vector<Place> layers;
 };
@@ -85,6 +101,12 @@ public:
 private:
     // false: not done
     using Op = std::function<bool(int threads, const Held* held)>;
+    void put(int threads, const Attending& a, const Held& held, const Turn& keys, const Turn& queries,
+             const int64_t* pages, const int64_t* places, int64_t place_lane, float* out) const;
+    void read(int threads, const Attending& a, const Held& held, const Reading& reading, int64_t index, float* queries,
+              float* sums) const;
+    void keep(int threads, const Attending& a, const Held& held, const Keeping& keeping, int64_t index, float* queries,
+              float* sums) const;
     const Level* level_;
     Kind kind_;
     std::vector<Op> ops_;
