@@ -28,7 +28,7 @@ def main() -> None:
     for text in read(llm, [prompts[0][:64]])[0]:
         decode(llm, [text], 2)
         llm.scheduler.drop(text)
-    texts, prefill = read(llm, prompts)
+    texts, prefill = read(llm, prompts, given.decode + 2)
     common.tell(prefill, decode(llm, texts, given.decode + 1, common.NEXT)[1:])
 
 

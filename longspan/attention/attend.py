@@ -62,7 +62,10 @@ def attend(
         raise AssertionError(f"layer {layer}: the model asks for window {sliding_window}, the cache has {window}")
     pool, rope = step.pool, step.ropes[layer]
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, H, D], [T, G, D] twice
-    pages, places = step.slots(index) if number is None else (step.targets[number][index], step.offsets)
+    if number is None:
+        pages, places = (x[index] for x in step.slots)
+    else:
+        pages, places = step.targets[number][index], step.offsets
     plain = number is not None and (window is not None or pool.select is None)
     q = _placed(pool, q, k, v, step.keys.get(rope), step.queries.get(rope) if plain else None, scaling, pages, places)
     if number is None:

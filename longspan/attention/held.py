@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 
 from longspan.attention.kept import towards
-from longspan.attention.placement import Slot
+from longspan.attention.placement import Placed, Slot
 from longspan.attention.select import Reader, View
 from longspan.attention.step import Segment, Step, packed
+from longspan.cache import lanes as cache
 from longspan.cache.group import Group
 from longspan.cache.pool import Pool
 from longspan.cache.runs import SealedRun
 from longspan.kernels import cpu, paged
-from longspan.kernels.cpu.kept import Turns
+from longspan.kernels.cpu.kept import Kept, Turns
 from longspan.kernels.cpu.tape import Held, Lanes, Pages, Stretch, serves
 from longspan.kernels.slots import Seen
 
@@ -93,58 +93,76 @@ def _chosen(step: Step, number: int, alike: Mapping[str | None, list[int]], made
         made.reading(layers, step.targets[number], step.offsets, step.keys.get(rope), turn, parts)
 
 
+@dataclasses.dataclass(frozen=True)
+class Left:
+    """What eviction left of one segment's text, in all layers. rows: text positions [R]. placed: of all lanes [L·G, S]
+    of `kept`, and of their queries."""
+
+    segment: Segment
+    lanes: cache.Lanes
+    rows: torch.Tensor
+    kept: Kept
+    placed: Placed
+
+    @classmethod
+    def of(cls, step: Step, segment: Segment, rows: torch.Tensor) -> Left | None:
+        """None: its layers are attended one by one."""
+        page, lanes = step.pool.layout.page, segment.sequence.lanes
+        assert lanes is not None
+        across = step.placement.blockwise and int(rows[0]) // page != int(rows[-1]) // page
+        if across or "queries" in lanes.policy.needs or not lanes.readable(len(rows)):
+            return None
+        kept, own = lanes.everywhere(), torch.from_numpy(lanes.targets(len(rows), lanes.counts - len(rows)))
+        placed = step.placement.place(kept.positions.flatten(0, 1), own.flatten(0, 1), rows, page)
+        return cls(segment, lanes, rows, kept, placed)
+
+    def part(self, step: Step, rope: str | None, layers: list[int]) -> Lanes:
+        """For the layers that turn by this rope, −1 in place of the others."""
+        turns: Turns | None = None
+        queries: tuple[torch.Tensor, torch.Tensor] | None = None
+        if rope is not None:
+            rotation = step.turns(self.segment, rope)
+            for index, layer in enumerate(layers):
+                if layer >= 0:
+                    self.lanes.turns[index] = rotation.further
+            by = self.placed.keys
+            turns = Turns(by.view_as(self.kept.positions), *rotation.table(by, self.placed.unit))
+            cos, sin = (x.squeeze(-2) for x in towards(self.placed.queries, rotation))
+            if self.placed.queries.dim() == 2:
+                size = *self.lanes.counts.shape, *cos.shape[-2:]
+                cos, sin = cos.view(size), sin.view(size)
+            queries = cos, sin
+        notes, policy = self.lanes.notes, self.lanes.policy
+        return Lanes(
+            at=self.rows,
+            heads=step.pool.layout.heads,
+            kept=dataclasses.replace(self.kept, turns=turns),
+            slots=int(self.lanes.counts.max()),
+            window=policy.window,
+            sinks=policy.sinks,
+            queries=queries,
+            mass=notes.mass,
+            recent=notes.recent,
+            used=notes.used,
+            since=self.lanes.observed_from,
+            share=Seen.share,
+        )
+
+
 def _kept(step: Step, made: Held) -> None:
     """Layers where eviction decides what stays: where all slots stand is worked out for all of them at once."""
-    page, lanes = step.pool.layout.page, [segment.sequence.lanes for segment in step.segments]
-    found = [mine for mine in lanes if mine is not None]
-    for mine, rows in zip(found, step.rows, strict=True):
-        across = step.placement.blockwise and int(rows[0]) // page != int(rows[-1]) // page
-        if across or "queries" in mine.policy.needs or not mine.readable(len(rows)):
+    left = []
+    for segment, rows in zip(step.segments, step.rows, strict=True):
+        one = Left.of(step, segment, rows)
+        if one is None:
             return
-    targets = [mine.targets(s.rows, mine.counts - s.rows) for mine, s in zip(found, step.segments, strict=True)]
-    ids = [np.take_along_axis(mine.table, at // page, 2) for mine, at in zip(found, targets, strict=True)]
-    pages, places = (
-        torch.from_numpy(np.ascontiguousarray(np.concatenate(x, 2))) for x in (ids, [at % page for at in targets])
-    )
+        left.append(one)
     alike: dict[str | None, list[int]] = {}
-    for index, layer in enumerate(found[0].layers):
-        alike.setdefault(step.ropes[layer], [-1] * len(found[0].layers))[index] = layer
-    kept = [mine.everywhere() for mine in found]
-    placed = [
-        step.placement.place(all.positions.flatten(0, 1), torch.from_numpy(at).flatten(0, 1), rows, page)
-        for all, at, rows in zip(kept, targets, step.rows, strict=True)
-    ]
+    for index, layer in enumerate(left[0].lanes.layers):
+        alike.setdefault(step.ropes[layer], [-1] * len(left[0].lanes.layers))[index] = layer
+    pages, places = step.slots
     for rope, layers in alike.items():
-        parts: list[Lanes] = []
-        for mine, all, stands, rows, segment in zip(found, kept, placed, step.rows, step.segments, strict=True):
-            turns: Turns | None = None
-            queries: tuple[torch.Tensor, torch.Tensor] | None = None
-            if rope is not None:
-                rotation = step.turns(segment, rope)
-                for index, layer in enumerate(layers):
-                    if layer >= 0:
-                        mine.turns[index] = rotation.further
-                turns = Turns(stands.keys.view_as(all.positions), *rotation.table(stands.keys, stands.unit))
-                cos, sin = (x.squeeze(-2) for x in towards(stands.queries, rotation))
-                apart = stands.queries.dim() == 2
-                size = *mine.counts.shape, *cos.shape[-2:]
-                queries = (cos.view(size), sin.view(size)) if apart else (cos, sin)
-            parts.append(
-                Lanes(
-                    at=rows,
-                    heads=step.pool.layout.heads,
-                    kept=dataclasses.replace(all, turns=turns),
-                    slots=int(mine.counts.max()),
-                    window=mine.policy.window,
-                    sinks=mine.policy.sinks,
-                    queries=queries,
-                    mass=mine.notes.mass,
-                    recent=mine.notes.recent,
-                    used=mine.notes.used,
-                    since=mine.observed_from,
-                    share=Seen.share,
-                )
-            )
+        parts = [one.part(step, rope, layers) for one in left]
         made.keeping(layers, pages, places, step.keys.get(rope), parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 
@@ -150,17 +151,18 @@ class Step:
         ]
         return torch.from_numpy(np.ascontiguousarray(np.concatenate(ids, axis=2))).to(self.pool.device)
 
-    def slots(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Page ids and places in the page, [G, T] each, where the keys of a layer of the lanes go."""
+    @functools.cached_property
+    def slots(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Page ids and places in the page, [L, G, T] each, where the keys of all layers of the lanes go."""
         pages, places = [], []
         for s in self.segments:
             lanes = s.sequence.lanes
             assert lanes is not None
-            at = lanes.targets(s.rows, lanes.counts - s.rows)[index]
-            pages.append(np.take_along_axis(lanes.table[index], at // self.pool.layout.page, 1))
+            at = lanes.targets(s.rows, lanes.counts - s.rows)
+            pages.append(np.take_along_axis(lanes.table, at // self.pool.layout.page, 2))
             places.append(at % self.pool.layout.page)
         device = self.pool.device
-        return tuple(torch.from_numpy(np.ascontiguousarray(np.concatenate(x, 1))).to(device) for x in (pages, places))  # type: ignore[return-value]
+        return tuple(torch.from_numpy(np.ascontiguousarray(np.concatenate(x, 2))).to(device) for x in (pages, places))  # type: ignore[return-value]
 
     def rotation(self, segment: Segment, layer: int) -> Rotation | None:
         key = self.ropes[layer]

@@ -17,9 +17,14 @@ NEXT = 5
 """The id that a text goes on with."""
 
 
-def read(llm: LLM, prompts: Seq[Seq[int]]) -> tuple[list[Text], float]:
-    """The prompts as texts that are kept, and the seconds that reading them took, all at once."""
+def read(llm: LLM, prompts: Seq[Seq[int]], ahead: int = 0) -> tuple[list[Text], float]:
+    """The prompts as texts that are kept, and the seconds that reading them took, all at once.
+
+    ahead: ids that each will go on with; where these outgrow what the rope's angles were made for, a text that was
+    read without them would be read anew."""
     texts = [llm.text(ids) for ids in prompts]
+    for text in texts:
+        text.ahead = ahead
     requests = [llm.request(text, Sampling(max_new_tokens=0)) for text in texts]
     began = time.perf_counter()
     for _ in llm.drive(requests, finished=lambda request: llm.scheduler.keep(request.text)):

@@ -48,10 +48,10 @@ def refusal(plan: Plan) -> str | None:
     return None
 
 
-def fill(llm: LLM, prompts: Seq[Seq[int]]) -> tuple[list[Text], float]:
+def fill(llm: LLM, prompts: Seq[Seq[int]], ahead: int = 0) -> tuple[list[Text], float]:
     """As `read`, without the model."""
     with hollow(llm):
-        return read(llm, prompts)
+        return read(llm, prompts, ahead)
 
 
 @contextmanager

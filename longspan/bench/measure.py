@@ -86,13 +86,14 @@ def measure(case: Case) -> Row:
     llm.pool.reset_peak()
     row = Row(case.plan, case.context, case.batch, how, llm.plan.texts)
     seconds: list[float] = []
-    texts, taken = (read if how == "read" else fill)(llm, prompts)
+    ahead = case.rounds * (case.steps + 1)
+    texts, taken = (read if how == "read" else fill)(llm, prompts, ahead)
     if how == "read":
         seconds.append(taken)
     for _ in range(case.reads - 1 if how == "read" else 0):
         for text in texts:
             llm.scheduler.drop(text)
-        texts, taken = read(llm, prompts)
+        texts, taken = read(llm, prompts, ahead)
         seconds.append(taken)
     if seconds:
         row = _read(row, llm, statistics.median(seconds))

@@ -118,3 +118,13 @@ def test_the_model_is_back_afterwards(models):
     before = llm.scheduler.forward
     fill(llm, PROMPTS[:1])
     assert llm.scheduler.forward is before
+
+
+def test_a_text_that_outgrows_the_trained_length_is_not_read_anew_under_the_clock(models):
+    llm = LLM(models["llama"], memory="8MB")
+    trained = llm.shape.trained
+    for ahead, restarts in ((0, 1), (4, 0)):
+        [text], _ = fill(llm, [[5] * trained], ahead)
+        decode(llm, [text], 4)
+        assert text.restarts == restarts
+        llm.scheduler.drop(text)
