@@ -91,7 +91,8 @@ def answering(shape: Shape, work: Work, tokens: int, since: int) -> Amounts:
     form, every = stored(work), counts.interval(work) or 1
     for reach, count in counts.reaches(shape, work).items():
         for key, much in _answer(reach, work, tokens, since).items():
-            found[key] = found.get(key, 0.0) + count * much
+            # what is told once for all layers of a step
+            found[key] = much if key[1] == "step" else found.get(key, 0.0) + count * much
     for (group, name), much in list(found.items()):
         if group in (f"evict.{form}", f"seal.{form}", "summarise"):
             found[group, name] = much / every
@@ -226,6 +227,11 @@ def asked(
     }
 
 
+def _told(amounts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those of a layer on a tape: where everything stands is worked out once a step, and layers cost what they read."""
+    return {name if name != "layer" else "step": much for name, much in amounts.items()}
+
+
 def _answer(reach: Reach, work: Work, tokens: int, since: int) -> Amounts:
     """Of one layer, for one step; what is tidied as if every step did it."""
     layer, form, batch = reach.layer, stored(work), work.batch
@@ -243,14 +249,14 @@ def _answer(reach: Reach, work: Work, tokens: int, since: int) -> Amounts:
         return found
     elif work.evict is not None:
         held = np.minimum(at, (reach.answering or tokens) - every // 2 + min(since, every // 2))
-        add(f"lanes.few.{form}", gathered(one, held, heads, lanes, dim), batch)
+        add(f"lanes.few.{form}", _told(gathered(one, held, heads, lanes, dim)), batch)
         add(f"evict.{form}", tidied(held + every, _budget(reach, every), lanes, dim), batch)
     else:
         select = work.select
         assert select is not None
         always = reach.scans or 0
         held = np.minimum(-(-at // work.page), always + (select.pages or 0)) * work.page
-        add(f"select.few.{form}", pages(held, one, None, heads, lanes, dim), batch)
+        add(f"select.few.{form}", _told(pages(held, one, None, heads, lanes, dim)), batch)
         old = np.maximum(at // work.page - always, 0)
         looks = asked(one * (old > 0), old, always + (select.pages or 0), work.page, heads, lanes, dim)
         add(f"asked.{form}", looks, batch / select.hold)
