@@ -28,9 +28,9 @@ GATHERED = "gather", "score", "product"
 OF_PAGES = {
     "pages.few": ("layer", "read", "pair", "exp", "row"),
     "pages.many": ("layer", "read", "pair", "exp", "row"),
-    "lanes.few": ("layer", *GATHERED),
+    "lanes.few": ("step", *GATHERED),
     "lanes.many": ("layer", *GATHERED),
-    "select.few": ("layer", "read", "pair", "exp", "row"),
+    "select.few": ("step", "read", "pair", "exp", "row"),
     "select.many": ("part", *GATHERED),
     "asked": ("part", "gather", "product", "open", "scan"),
     "evict": ("layer", "lane", "slot", "moved"),
@@ -114,6 +114,9 @@ def test_a_step_that_answers():
     chosen = features.answering(SMALL, plan(9000, select="landmark:pages=2,near=128,sinks=4,hold=10"), 8192, 0)
     assert chosen["select.few.dense", "read"] == pytest.approx(3 * 6 * 64 * 64, rel=0.01)
     assert chosen["asked.dense", "part"] == pytest.approx(3 / 10)
+    # where pages and slots stand is told once for all layers
+    assert evicted["lanes.few.dense", "step"] == chosen["select.few.dense", "step"] == 1
+    assert not {("lanes.few.dense", "layer"), ("select.few.dense", "layer")} & {*evicted, *chosen}
 
 
 def test_weights_as_codes_are_read_as_codes_and_opened_for_many_rows():
