@@ -259,7 +259,8 @@ def _answer(reach: Reach, work: Work, tokens: int, since: int) -> Amounts:
         add(f"select.few.{form}", _told(pages(held, one, None, heads, lanes, dim)), batch)
         old = np.maximum(at // work.page - always, 0)
         looks = asked(one * (old > 0), old, always + (select.pages or 0), work.page, heads, lanes, dim)
-        add(f"asked.{form}", looks, batch / select.hold)
+        # an answer looks at its every `hold`-th token; a short one goes on from what its prompt found
+        add(f"asked.{form}", looks, batch * (work.new // select.hold / work.new if work.new else 1 / select.hold))
         add("summarise", {"layer": one, "number": one * every * lanes * dim}, batch)
     if work.format is not None and work.evict is None:
         add(f"seal.{form}", {"layer": one, "number": one * every * lanes * dim}, batch)

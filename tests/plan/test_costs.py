@@ -113,7 +113,9 @@ def test_a_step_that_answers():
     assert evicted["evict.dense", "layer"] == 3 / 256
     chosen = features.answering(SMALL, plan(9000, select="landmark:pages=2,near=128,sinks=4,hold=10"), 8192, 0)
     assert chosen["select.few.dense", "read"] == pytest.approx(3 * 6 * 64 * 64, rel=0.01)
-    assert chosen["asked.dense", "part"] == pytest.approx(3 / 10)
+    assert chosen["asked.dense", "part"] == pytest.approx(3 * 12 / 128)  # 12 looks in 128 tokens
+    short = features.answering(SMALL, plan(9000, select="landmark:pages=2,near=128,sinks=4,hold=10", new=9), 8192, 0)
+    assert short["asked.dense", "part"] == 0
     # where pages and slots stand is told once for all layers
     assert evicted["lanes.few.dense", "step"] == chosen["select.few.dense", "step"] == 1
     assert not {("lanes.few.dense", "layer"), ("select.few.dense", "layer")} & {*evicted, *chosen}
