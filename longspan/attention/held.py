@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -11,13 +11,13 @@ from longspan.attention.kept import towards
 from longspan.attention.placement import Placed, Slot
 from longspan.attention.select import Reader, View
 from longspan.attention.step import Segment, Step, packed
-from longspan.cache import lanes as cache
 from longspan.cache.group import Group
+from longspan.cache.lanes import Lanes
 from longspan.cache.pool import Pool
 from longspan.cache.runs import SealedRun
 from longspan.kernels import cpu, paged
 from longspan.kernels.cpu.kept import Kept, Turns
-from longspan.kernels.cpu.tape import Held, Lanes, Pages, Stretch, serves
+from longspan.kernels.cpu.tape import Held, LaneStretch, Pages, Stretch, serves
 from longspan.kernels.slots import Seen
 
 
@@ -34,14 +34,19 @@ def held(step: Step) -> Held | None:
         return None
     made = Held(len(step.ropes), layout.kv_heads, pool.keys, pool.values)
     for number, group in enumerate(step.segments[0].sequence.groups):
-        alike: dict[str | None, list[int]] = {}
-        for index, layer in enumerate(group.layers):
-            alike.setdefault(step.ropes[layer], [-1] * len(group.layers))[index] = layer
         tell = _all if group.window is not None or pool.select is None else _chosen
-        tell(step, number, alike, made)
+        tell(step, number, _alike(step, group.layers), made)
     if step.segments[0].sequence.lanes is not None and pool.select is None:
         _kept(step, made)
     return made
+
+
+def _alike(step: Step, layers: Sequence[int]) -> dict[str | None, list[int]]:
+    """Those of the layers that turn alike, by rope, with −1 in place of the others."""
+    alike: dict[str | None, list[int]] = {}
+    for index, layer in enumerate(layers):
+        alike.setdefault(step.ropes[layer], [-1] * len(layers))[index] = layer
+    return alike
 
 
 def _all(step: Step, number: int, alike: Mapping[str | None, list[int]], made: Held) -> None:
@@ -94,18 +99,18 @@ def _chosen(step: Step, number: int, alike: Mapping[str | None, list[int]], made
 
 
 @dataclasses.dataclass(frozen=True)
-class Left:
+class KeptText:
     """What eviction left of one segment's text, in all layers. rows: text positions [R]. placed: of all lanes [L·G, S]
     of `kept`, and of their queries."""
 
     segment: Segment
-    lanes: cache.Lanes
+    lanes: Lanes
     rows: torch.Tensor
     kept: Kept
     placed: Placed
 
     @classmethod
-    def of(cls, step: Step, segment: Segment, rows: torch.Tensor) -> Left | None:
+    def of(cls, step: Step, segment: Segment, rows: torch.Tensor) -> KeptText | None:
         """None: its layers are attended one by one."""
         page, lanes = step.pool.layout.page, segment.sequence.lanes
         assert lanes is not None
@@ -116,7 +121,7 @@ class Left:
         placed = step.placement.place(kept.positions.flatten(0, 1), own.flatten(0, 1), rows, page)
         return cls(segment, lanes, rows, kept, placed)
 
-    def part(self, step: Step, rope: str | None, layers: list[int]) -> Lanes:
+    def part(self, step: Step, rope: str | None, layers: list[int]) -> LaneStretch:
         """For the layers that turn by this rope, −1 in place of the others."""
         turns: Turns | None = None
         queries: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -133,7 +138,7 @@ class Left:
                 cos, sin = cos.view(size), sin.view(size)
             queries = cos, sin
         notes, policy = self.lanes.notes, self.lanes.policy
-        return Lanes(
+        return LaneStretch(
             at=self.rows,
             heads=step.pool.layout.heads,
             kept=dataclasses.replace(self.kept, turns=turns),
@@ -153,15 +158,12 @@ def _kept(step: Step, made: Held) -> None:
     """Layers where eviction decides what stays: where all slots stand is worked out for all of them at once."""
     left = []
     for segment, rows in zip(step.segments, step.rows, strict=True):
-        one = Left.of(step, segment, rows)
+        one = KeptText.of(step, segment, rows)
         if one is None:
             return
         left.append(one)
-    alike: dict[str | None, list[int]] = {}
-    for index, layer in enumerate(left[0].lanes.layers):
-        alike.setdefault(step.ropes[layer], [-1] * len(left[0].lanes.layers))[index] = layer
     pages, places = step.slots
-    for rope, layers in alike.items():
+    for rope, layers in _alike(step, left[0].lanes.layers).items():
         parts = [one.part(step, rope, layers) for one in left]
         made.keeping(layers, pages, places, step.keys.get(rope), parts)
 

@@ -54,7 +54,7 @@ class Stretch:
 
 
 @dataclasses.dataclass(frozen=True)
-class Lanes:
+class LaneStretch:
     """The rows of one sequence at text positions `at` [R], in layers where eviction decides what stays: in all of them,
     as `kept.Kept` and `kept.attend` have it for one, with a first dimension of layers; slots: of the fullest lane of
     any. queries: cos and sin [R, d/2] of the rows, or [L, G, R, d/2]; None: nothing is turned. mass, used [L, G, S],
@@ -102,7 +102,9 @@ class Held:
             begin, turn = max(part.begin, part.base), self._turn(part.distances, 2)
             self.native.sequence(part.pages.native, part.rows, part.first, part.base, begin, part.window or 0, *turn)
 
-    def keeping(self, layers: list[int], pages: Tensor, places: Tensor, keys: Turn, parts: Sequence[Lanes]) -> None:
+    def keeping(
+        self, layers: list[int], pages: Tensor, places: Tensor, keys: Turn, parts: Sequence[LaneStretch]
+    ) -> None:
         """Layers where eviction decides what stays, and that turn alike.
 
         layers: as in `reading`. pages, places [layers, G, T]: where keys go. keys: cos and sin of the rows
