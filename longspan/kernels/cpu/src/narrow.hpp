@@ -57,7 +57,7 @@ inline Layout layout(const Segment& s, int64_t columns) {
 }
 
 // What the rows of a matrix are multiplied by: for each query the high bytes of [rows, groups], then the low ones. Those
-// of TOGETHER(groups) rows lie group by group; where rows come in pairs, even rows before odd ones in each eight.
+// of together(groups) rows lie group by group; where rows come in pairs, even rows before odd ones in each eight.
 struct Coefficients {
     int8_t* bytes;
     int64_t rows, groups;
