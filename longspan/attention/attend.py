@@ -17,6 +17,7 @@ from longspan.attention.kept_pages import LaneReader
 from longspan.attention.step import Cosine, Step, Trial
 from longspan.cache.pool import Pool
 from longspan.kernels import attend_all, cpu
+from longspan.kernels.cpu.linear import narrow
 from longspan.kernels.work import Work
 from longspan.rope.rotate import turn
 
@@ -97,7 +98,7 @@ def attend(
 
 def _done(out: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
     """[1, T, H, D] as the model takes it; how it lies in memory does not depend on how it was made."""
-    return out.to(query.dtype).contiguous()[None]
+    return narrow(out, query.dtype).contiguous()[None]
 
 
 def _placed(

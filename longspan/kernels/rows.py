@@ -1,4 +1,4 @@
-"""What a step does to its rows besides attention: compiled kernels for few rows, torch for the others."""
+"""What a step does to its rows besides attention: compiled kernels where they are faster, torch elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from longspan.kernels.cpu.linear import FEW, KINDS, Prepared, rms_norm
+from longspan.kernels.cpu.linear import KINDS, Prepared, rms_norm
 from longspan.kernels.cpu.native import NATIVE, level
 
 
@@ -31,6 +31,22 @@ class Norm:
         return out.mul_(self.wide).to(self.dtype)
 
 
+class SumNorm:
+    """a + b, and the norm of that."""
+
+    def __init__(self, norm: Norm) -> None:
+        self.norm = norm
+
+    def __call__(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        norm, columns = self.norm, a.shape[-1]
+        if norm.level is None or not a.dtype == b.dtype == norm.dtype or not a.is_contiguous() or not b.is_contiguous():
+            total = a + b
+            return total, norm(total)
+        x, residual, total = a.view(-1, columns), b.view(-1, columns), torch.empty_like(a)
+        out = rms_norm(x, norm.weight, norm.eps, residual=residual, total=total, instructions=norm.level)
+        return total, out.view(a.shape)
+
+
 class Gate:
     """act(a) · b. kind: silu, gelu or gelu_pytorch_tanh."""
 
@@ -44,28 +60,28 @@ class Gate:
 
 
 class Linears:
-    """Linear layers that read the same rows x [..., K]. layers: each by itself. few: all of them, for few rows."""
+    """Linear layers that read the same rows x [..., K]. layers: each by itself. prepared: all of them, compiled."""
 
-    def __init__(self, layers: Sequence[Callable[[Tensor], Tensor]], few: Prepared | None) -> None:
-        self.layers, self.few = tuple(layers), few
+    def __init__(self, layers: Sequence[Callable[[Tensor], Tensor]], prepared: Prepared | None) -> None:
+        self.layers, self.prepared = tuple(layers), prepared
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        if self.few is not None and x.numel() <= FEW * x.shape[-1]:
-            flat, leading = x.reshape(-1, x.shape[-1]), x.shape[:-1]
-            return tuple([out.view(*leading, -1) for out in self.few(flat)])
+        if self.prepared is not None and x.numel() <= self.prepared.most * x.shape[-1]:
+            flat, leading = x.reshape(-1, x.shape[-1]).contiguous(), x.shape[:-1]
+            return tuple([out.view(*leading, -1) for out in self.prepared(flat)])
         return tuple([layer(x) for layer in self.layers])
 
 
 class GatedLinear:
-    """act(gate(x)) · up(x) of x [..., K]. kind: as in `Gate`. few: both and the activation, for few rows."""
+    """act(gate(x)) · up(x) of x [..., K]. kind: as in `Gate`. prepared: both and the activation, compiled."""
 
     def __init__(
-        self, gate: Callable[[Tensor], Tensor], up: Callable[[Tensor], Tensor], kind: str, few: Prepared | None
+        self, gate: Callable[[Tensor], Tensor], up: Callable[[Tensor], Tensor], kind: str, prepared: Prepared | None
     ) -> None:
-        self.gate, self.up, self.act, self.few = gate, up, Gate(kind), few
+        self.gate, self.up, self.act, self.prepared = gate, up, Gate(kind), prepared
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.few is not None and x.numel() <= FEW * x.shape[-1]:
-            (out,) = self.few(x.reshape(-1, x.shape[-1]))
+        if self.prepared is not None and x.numel() <= self.prepared.most * x.shape[-1]:
+            (out,) = self.prepared(x.reshape(-1, x.shape[-1]).contiguous())
             return out.view(*x.shape[:-1], -1)
         return self.act(self.gate(x), self.up(x))

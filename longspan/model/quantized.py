@@ -29,8 +29,8 @@ def check(weights: str) -> None:
 class QuantizedLinear(nn.Module):
     """x [..., K] → [..., N], with weights of N·K·bits/8 bytes and 3 % more for their scales.
 
-    Up to `linear.FEW` rows are multiplied with the codes; for more, and without compiled kernels, a block of output
-    channels after the other is turned into numbers of x's dtype and multiplied by torch.
+    Rows are multiplied with the codes; where torch is faster for many of them, and without compiled kernels, a block of
+    output channels after the other is turned into numbers of x's dtype and multiplied by torch.
     """
 
     packed: Tensor
@@ -50,7 +50,7 @@ class QuantizedLinear(nn.Module):
         """What `forward` gives."""
         rows = x.reshape(-1, self.in_features)
         prepared = self.prepared() if rows.device.type == "cpu" and rows.dtype == self.dtype else None
-        if prepared is not None and 1 <= len(rows) <= linear.FEW:
+        if prepared is not None and 1 <= len(rows) <= prepared.most:
             (out,) = prepared(rows.contiguous())
         else:
             block = max(1, BUFFER // (self.in_features * x.element_size()))

@@ -121,8 +121,10 @@ def test_sealed_pages_are_read_as_they_open(format, case: dict, instructions: st
 @needs_compiled
 @pytest.mark.parametrize("instructions", cpu.levels() or [None])
 @pytest.mark.parametrize("format", [Int8(16), Int4(16), Fp8(16), None], ids=str)
-def test_bfloat16_products_stay_within_their_rounding(format, instructions: str):
-    """Keys, queries and weights are rounded to it; everything else is float32."""
+@pytest.mark.parametrize("pairs", [False, True])
+def test_bfloat16_products_stay_within_their_rounding(pairs: bool, format, instructions: str, monkeypatch):
+    """Keys, queries and weights are rounded to it; everything else is float32. pairs: how many rows are multiplied."""
+    monkeypatch.setattr("longspan.kernels.cpu.prefill.PAIRS", pairs)
     few = [{"dim": dim, "g": g, "page": 64} for dim in (64, 80, 128, 256) for g in (1, 3, 8)]
     few += [{"rows": 8, "page": 128, "dim": 128}, {"rows": 3, "page": 64, "window": 150, "softcap": 4.0}, {"page": 32}]
     many = [{"rows": 150, "pages": 40, "g": 3}, {"rows": 70, "dim": 80, "softcap": 4.0, "window": 77}]
@@ -188,9 +190,11 @@ def test_several_texts_at_once_get_what_each_gets_alone(instructions: str):
 
 
 @needs_compiled
+@pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_scores_that_rise_and_fall_keep_their_weights(dtype: torch.dtype):
+def test_scores_that_rise_and_fall_keep_their_weights(dtype: torch.dtype, pairs: bool, monkeypatch):
     """The running maximum is raised late, in the middle of what is laid out together, or never again."""
+    monkeypatch.setattr("longspan.kernels.cpu.prefill.PAIRS", pairs)
     for order in (1, -1):
         w = work(Int8(), pages=0, written=9, rows=20, dim=16)
         last = w.runs[-1]

@@ -1,4 +1,4 @@
-"""Products of few rows with a layer's matrices: every dtype, instruction set and number of rows."""
+"""Products of rows with a layer's matrices: every dtype, instruction set and number of rows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch.nn import functional
 from longspan.errors import UsageError
 from longspan.kernels import codes, cpu
 from longspan.kernels.cpu import linear
+from longspan.kernels.rows import GatedLinear, Linears
 
 needs_compiled = pytest.mark.skipif(cpu.NATIVE is None, reason=cpu.why_none())
 LEVELS = cpu.levels() or [None]
@@ -36,7 +37,7 @@ def test_several_matrices_with_biases(dtype, columns: int, instructions: str):
     weights = [some(n, columns, dtype=dtype, seed=n) for n in (130, 5, 1)]
     biases = [some(130, dtype=dtype), None, some(1, dtype=dtype)]
     prepared = linear.Prepared(weights, biases, instructions=instructions)
-    for rows in range(1, linear.FEW + 1):
+    for rows in (*range(1, linear.FEW + 1), linear.FEW + 1, 64, 131):
         x = some(rows, columns, dtype=dtype, seed=99)
         for out, w, b in zip(prepared(x), weights, biases, strict=True):
             right = x.double() @ w.double().T + (0 if b is None else b.double())
@@ -48,8 +49,9 @@ def test_several_matrices_with_biases(dtype, columns: int, instructions: str):
 @pytest.mark.parametrize("instructions", LEVELS)
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("dtype", CLOSE, ids=str)
-def test_a_gate_goes_with_what_it_gates(dtype, act: str, instructions: str):
-    gate, up, x = some(75, 64, dtype=dtype), some(75, 64, dtype=dtype, seed=1), some(3, 64, dtype=dtype, seed=2)
+@pytest.mark.parametrize("rows", [3, 40])
+def test_a_gate_goes_with_what_it_gates(rows: int, dtype, act: str, instructions: str):
+    gate, up, x = some(75, 64, dtype=dtype), some(75, 64, dtype=dtype, seed=1), some(rows, 64, dtype=dtype, seed=2)
     (out,) = linear.Prepared([gate, up], act=act, instructions=instructions)(x)
     assert differ(out, ACTS[act](x.double() @ gate.double().T) * (x.double() @ up.double().T)) < 2 * CLOSE[dtype]
 
@@ -65,7 +67,7 @@ def test_codes_count_as_what_they_open_to(form: str, columns: int, instructions:
     prepared = linear.Prepared(
         [packed], [bias], codes=form, columns=columns, dtype=torch.float32, instructions=instructions
     )
-    for rows in (1, 2, 3, 5, 16):
+    for rows in (1, 2, 3, 5, 16, 17, 70):
         x = some(rows, columns, seed=3)
         assert differ(prepared(x)[0], x.double() @ opened.double().T + bias.double()) < 1e-6
     out = torch.empty(100, columns)
@@ -94,18 +96,21 @@ def test_zeros_stay_zeros_and_broken_weights_are_noticed(form: str):
 @pytest.mark.parametrize("instructions", LEVELS)
 @pytest.mark.parametrize("dtype", CLOSE, ids=str)
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_number_that_is_none_reaches_the_result(dtype, bad: float, instructions: str):
-    weight, x = some(9, 70, dtype=dtype).abs(), some(2, 70, dtype=dtype).abs()
+@pytest.mark.parametrize("rows", [2, 20])
+def test_a_number_that_is_none_reaches_the_result(rows: int, dtype, bad: float, instructions: str):
+    weight, x = some(9, 70, dtype=dtype).abs(), some(rows, 70, dtype=dtype).abs()
     weight[4, 69], x[1, 3] = bad, bad
     (out,) = linear.Prepared([weight], instructions=instructions)(x)
     assert not out[1].isfinite().any()
-    assert [bool(n) for n in out[0].isfinite()] == [True] * 4 + [False] + [True] * 4
+    for row in (0, *range(2, rows)):
+        assert [bool(n) for n in out[row].isfinite()] == [True] * 4 + [False] + [True] * 4
 
 
 @needs_compiled
-def test_threads_and_neighbours_change_nothing():
+@pytest.mark.parametrize(("rows", "part"), [(7, 1), (300, 29)])
+def test_threads_and_neighbours_change_nothing(rows: int, part: int):
     weights = [some(n, 576, dtype=torch.bfloat16) for n in (576, 192)]
-    prepared, x = linear.Prepared(weights), some(7, 576, dtype=torch.bfloat16)
+    prepared, x = linear.Prepared(weights), some(rows, 576, dtype=torch.bfloat16)
     together = prepared(x)
     try:
         torch.set_num_threads(3)
@@ -113,8 +118,9 @@ def test_threads_and_neighbours_change_nothing():
             assert all(torch.equal(a, b) for a, b in zip(prepared(x), together, strict=True))
     finally:
         torch.set_num_threads(1)
-    for t in range(7):
-        assert all(torch.equal(a, b[t : t + 1]) for a, b in zip(prepared(x[t : t + 1]), together, strict=True))
+    for t in range(0, rows - part + 1, part):
+        here = slice(t, t + part)
+        assert all(torch.equal(a, b[here]) for a, b in zip(prepared(x[here]), together, strict=True))
 
 
 @needs_compiled
@@ -122,11 +128,11 @@ def test_threads_and_neighbours_change_nothing():
 @pytest.mark.parametrize("dtype", CLOSE, ids=str)
 @pytest.mark.parametrize("plus_one", [False, True])
 def test_norm_with_and_without_residual(dtype, plus_one: bool, instructions: int):
-    for columns in (5, 576):
+    for rows, columns in ((3, 5), (3, 576), (200, 576)):
         x, weight, residual = (
-            some(3, columns, dtype=dtype),
+            some(rows, columns, dtype=dtype),
             some(columns, dtype=dtype, seed=1),
-            some(3, columns).to(dtype),
+            some(rows, columns, seed=2).to(dtype),
         )
         for base in (None, residual.clone()):
             total = x if base is None else (x.float() + residual.float()).to(dtype)
@@ -135,6 +141,42 @@ def test_norm_with_and_without_residual(dtype, plus_one: bool, instructions: int
             right = wide * (wide.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * (weight.double() + plus_one)
             assert differ(out, right) < CLOSE[dtype]
             assert base is None or torch.equal(base, total)
+
+
+@needs_compiled
+@pytest.mark.parametrize("dtype", CLOSE, ids=str)
+def test_a_sum_may_go_elsewhere_than_to_the_residual(dtype):
+    x, residual, weight = (some(*size, dtype=dtype, seed=i) for i, size in enumerate([(70, 576), (70, 576), (576,)]))
+    before, total = residual.clone(), torch.empty_like(x)
+    out = linear.rms_norm(x, weight, 1e-5, residual=residual, total=total)
+    assert torch.equal(residual, before)
+    assert torch.equal(total, (x.float() + residual.float()).to(dtype))
+    assert torch.equal(out, linear.rms_norm(total, weight, 1e-5))
+
+
+@pytest.mark.parametrize("dtype", [*CLOSE, torch.float64], ids=str)
+def test_numbers_are_rounded_as_torch_rounds_them(dtype):
+    edges = torch.tensor([0.0, -0.0, torch.nan, torch.inf, -torch.inf, 7e4, 1e-6, 1e-8, 3e-5, -1.0])
+    x = torch.cat([some(99_990), edges])
+    for given in (x, x.view(1000, 100).T):
+        torch.testing.assert_close(linear.narrow(given, dtype), given.to(dtype), rtol=0, atol=0, equal_nan=True)
+
+
+@needs_compiled
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("most", [linear.FEW, linear.ANY])
+def test_who_multiplies_many_rows_does_not_matter(most: int, dtype):
+    x, layers = some(2, 25, 96, dtype=dtype), [torch.nn.Linear(96, n).to(dtype) for n in (80, 80)]
+    weights, biases = [layer.weight.detach() for layer in layers], [layer.bias.detach() for layer in layers]
+    both, gated = linear.Prepared(weights, biases), linear.Prepared(weights, biases, act="silu")
+    both.most = gated.most = most
+    right = [x.double() @ w.double().T + b.double() for w, b in zip(weights, biases, strict=True)]
+    with torch.inference_mode():
+        for given in (x, some(2, 25, 192, dtype=dtype)[..., ::2].copy_(x)):  # these do not lie side by side
+            for out, expected in zip(Linears(layers, both)(given), right, strict=True):
+                assert differ(out, expected) < 2 * CLOSE[dtype]
+            out = GatedLinear(*layers, "silu", gated)(given)
+            assert differ(out, functional.silu(right[0]) * right[1]) < 3 * CLOSE[dtype]
 
 
 @needs_compiled

@@ -13,7 +13,7 @@ import torch
 from longspan import LLM
 from longspan.attention.attend import attend
 from longspan.attention.step import Trial
-from longspan.kernels.rows import GatedLinear, Linears, Norm
+from longspan.kernels.rows import GatedLinear, Linears, Norm, SumNorm
 from longspan.model.program import Differs, record
 
 NONE = {  # why there is no program
@@ -67,7 +67,8 @@ def test_what_a_llama_layer_is_made_of(tmp_path: Path):
     layers = llm.shape.layers
     assert names.count("attend") == len(layers)
     assert names.count(GatedLinear.__name__) == len(layers)
-    assert names.count(Norm.__name__) == 2 * len(layers) + 1
+    assert names.count(Norm.__name__) == 1  # of the embedding; the others follow a sum
+    assert names.count(SumNorm.__name__) == 2 * len(layers)
     assert names.count(Linears.__name__) == 3 * len(layers) + 1  # q with k and v, o, down; the head
 
 

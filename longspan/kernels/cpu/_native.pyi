@@ -1,4 +1,5 @@
 def levels() -> list[str]: ...
+def pairs() -> bool: ...
 
 class Decode:
     def __init__(
@@ -89,6 +90,7 @@ class Prefill:
         sin: int,
         softcap: float,
         narrow: bool,
+        pairs: bool,
         sinks: int,
         chosen: int,
         chosen_rows: int,
@@ -136,18 +138,23 @@ def sketch(
 class Linear:
     def __init__(self, level: int, kind: int, stored: int, columns: int, act: int) -> None: ...
     def add(self, weight: int, bias: int, rows: int) -> None: ...
+    @staticmethod
+    def widens(kind: int) -> bool: ...
     def open(self, threads: int, start: int, stop: int, out: int) -> None: ...
     def run(self, threads: int, rows: int, x: int, *outs: int) -> None: ...
 
 def rms_norm(
     level: int,
+    threads: int,
     kind: int,
     rows: int,
     columns: int,
     x: int,
     weight: int,
     residual: int,
+    sum: int,
     out: int,
     eps: float,
     plus_one: bool,
 ) -> None: ...
+def narrow(level: int, threads: int, kind: int, n: int, source: int, to: int) -> None: ...

@@ -1,9 +1,10 @@
-"""Few rows of activations times the matrices of a layer, where torch's own product reaches half the bandwidth.
+"""Activations times the matrices of a layer: few rows, where torch's own product reaches half the bandwidth, and many
+where the processor multiplies float32 numbers faster than those that the matrices hold.
 
 Matrices are prepared once: their addresses are kept, their numbers stay where they are.
 
     qkv = Prepared([q.weight, k.weight, v.weight], [q.bias, None, None])
-    q, k, v = qkv(x)                                             x [T, K], T ≤ FEW
+    q, k, v = qkv(x)                                             x [T, K], T ≤ qkv.most
     front = Prepared([gate.weight, up.weight], act="silu")       silu(x·gateᵀ) · (x·upᵀ)
     hidden, = front(x)
 """
@@ -19,14 +20,17 @@ from longspan.errors import UsageError
 from longspan.kernels.cpu.native import NATIVE, level, why_none
 
 FEW = 16
-"""Rows up to which these kernels serve."""
+"""Rows up to which every product is faster here than torch's."""
+ANY = 1 << 40
 CODES = {"int8": 3, "int4": 4}
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 ACTS = {None: 0, "silu": 1, "swish": 1, "gelu": 2, "gelu_pytorch_tanh": 3}
 
 
 class Prepared:
-    """Matrices [N, K] that share their input, ready to be multiplied with rows [T, K] of 1 … `FEW`.
+    """Matrices [N, K] that share their input, ready to be multiplied with rows [T, K].
+
+    most: rows up to which that is faster than torch's product; more give right results too.
 
     weights: contiguous, on a CPU, of one dtype, which is that of the rows too; they must stay where they are.
     biases: one for each, or None. act: the weights are pairs of gate and up, and a result is act(x·gateᵀ) · (x·upᵀ),
@@ -61,6 +65,7 @@ class Prepared:
             if bias is not None and (bias.dtype != self.dtype or not bias.is_contiguous()):
                 raise UsageError(f"prepared matrices: a bias in {bias.dtype} to weights in {self.dtype}")
             self.native.add(weight.data_ptr(), 0 if bias is None else bias.data_ptr(), weight.shape[0])
+        self.most = ANY if NATIVE.Linear.widens(kind) else FEW
         self.run = self.native.run
         """run(threads, rows, address of x, address of each result): without any check or allocation."""
 
@@ -98,12 +103,14 @@ def rms_norm(
     plus_one: bool = False,
     *,
     residual: Tensor | None = None,
+    total: Tensor | None = None,
     out: Tensor | None = None,
     instructions: int | None = None,
 ) -> Tensor:
     """x [T, K] / root mean square · weight [K], or · (1 + weight); all contiguous and of one dtype.
 
-    residual [T, K]: becomes residual + x, and that is what is normalized. out: where the result goes.
+    residual [T, K]: residual + x is what is normalized; it goes to `total`, or in the residual's place. out: where the
+    result goes.
     instructions: number of an instruction set; None: the best.
     """
     assert NATIVE is not None, "compiled kernels"
@@ -111,14 +118,28 @@ def rms_norm(
     out = torch.empty_like(x) if out is None else out
     NATIVE.rms_norm(
         level() if instructions is None else instructions,
+        torch.get_num_threads(),
         KINDS[x.dtype],
         rows,
         columns,
         x.data_ptr(),
         weight.data_ptr(),
         0 if residual is None else residual.data_ptr(),
+        0 if residual is None else (residual if total is None else total).data_ptr(),
         out.data_ptr(),
         eps,
         plus_one,
     )
+    return out
+
+
+def narrow(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """float32 numbers as those of a dtype of `KINDS`, without waking torch's threads, which would stand in the way of
+    what comes next."""
+    if NATIVE is None or x.dtype != torch.float32 or not x.is_contiguous() or not x.is_cpu or dtype not in KINDS:
+        return x.to(dtype)
+    if dtype == torch.float32:
+        return x
+    out = torch.empty(x.shape, dtype=dtype)
+    NATIVE.narrow(level(), torch.get_num_threads(), KINDS[dtype], x.numel(), x.data_ptr(), out.data_ptr())
     return out

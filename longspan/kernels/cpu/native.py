@@ -36,6 +36,10 @@ def _load() -> ModuleType | None:
 NATIVE = _load()
 
 
+PAIRS: bool = NATIVE is not None and NATIVE.pairs()
+"""Whether this processor multiplies bfloat16 numbers in pairs faster than float32 ones; it was tried just now."""
+
+
 def levels() -> list[str]:
     """The instruction sets that were compiled and that this processor has, the best last."""
     return [] if NATIVE is None else list(NATIVE.levels())

@@ -1,6 +1,7 @@
 """Attention of many rows over pages in whatever format: they are opened and turned once for a tile of rows.
 
-Where the processor multiplies bfloat16 numbers and the cache holds them, so do the products; they sum in float32.
+Where the processor multiplies bfloat16 numbers faster than float32 ones and the cache holds them, so do the products;
+they sum in float32.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from longspan.kernels.cpu.decode import address, described, feed
-from longspan.kernels.cpu.native import NATIVE, level
+from longspan.kernels.cpu.native import NATIVE, PAIRS, level
 from longspan.kernels.work import Work
 
 
@@ -31,7 +32,8 @@ def attend(work: Work, instructions: str | None = None) -> Tensor:
     prefill = NATIVE.Prefill(
         level(instructions),
         torch.get_num_threads(),
-        *numbers,
+        *numbers[:-1],
+        *(PAIRS, numbers[-1]),
         *(address(chosen), 1 if subset is None else subset.rows, work.pages, out.data_ptr()),
     )
     held = feed(prefill, work)

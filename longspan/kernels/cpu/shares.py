@@ -7,7 +7,7 @@ from torch import Tensor
 
 from longspan.kernels import shares
 from longspan.kernels.cpu.decode import address, operands, why_not
-from longspan.kernels.cpu.native import NATIVE, level
+from longspan.kernels.cpu.native import NATIVE, PAIRS, level
 from longspan.kernels.work import Work
 
 
@@ -31,7 +31,7 @@ def page_shares(work: Work, stride: int, block: int, instructions: str | None = 
         *(work.first, work.base, max(work.begin, work.base)),
         *(0 if cos is None else cos.shape[-1], address(cos), address(sin)),
         work.softcap or 0.0,
-        work.dtype == torch.bfloat16,
+        *(work.dtype == torch.bfloat16, PAIRS),
         *(work.pages, stride, block, tops.data_ptr(), sums.data_ptr()),
     )
     start = 0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from longspan.kernels.cpu.linear import Prepared, why_not
-from longspan.kernels.rows import Gate, GatedLinear, Linears, Norm
+from longspan.kernels.rows import Gate, GatedLinear, Linears, Norm, SumNorm
 from longspan.model.program.calls import Call, Form, Value
 from longspan.model.program.simplify import PLUS, TIMES
 from longspan.model.quantized import QuantizedLinear, multiply
@@ -29,6 +29,10 @@ class Fuser:
         for call in list(self.calls):
             if call.name == "rsqrt":
                 self._norm(call)
+        self._index()
+        for call in list(self.calls):
+            if isinstance(call.function, Norm):
+                self._sum(call)
         self._index()
         for call in list(self.calls):
             if call.name in TIMES:
@@ -90,6 +94,17 @@ class Fuser:
             weight = torch.ones(form.shape[-1], dtype=form.dtype, device=form.device)
         norm = Norm(weight, eps, form.dtype)
         self._replace(old, Call(norm, (Value(source),), {}, (last.out,)), last)
+
+    def _sum(self, norm: Call) -> None:
+        """a + b of one form, and the norm of it."""
+        total = self.maker.get(norm.args[0])
+        if total is None or total.name not in PLUS or total.kwargs or len(total.args) != 2:
+            return
+        if not all(isinstance(x, Value) and self.forms[x] == self.forms[total.out] for x in total.args):
+            return
+        assert isinstance(norm.function, Norm)
+        both = Call(SumNorm(norm.function), total.args, {}, (total.out, norm.out), several=True)
+        self._replace([norm], both, total)
 
     def _mean(self, root: Call) -> tuple[list[Call], Value, float] | None:
         """The calls of mean(x²) + eps, x and eps."""
@@ -208,7 +223,7 @@ def _layer(call: Call) -> Layer:
 
 
 def prepared(layers: Sequence[Layer], act: str | None = None) -> Prepared | None:
-    """All of them, for few rows; None: compiled kernels do not serve."""
+    """All of them, compiled; None: compiled kernels do not serve."""
     weights, first = [layer.weight for layer in layers], layers[0]
     if why_not(weights, act, first.dtype) is not None or any(layer.dtype != first.dtype for layer in layers):
         return None

@@ -53,7 +53,7 @@ class Program:
         self._lines: OrderedDict[Length, list[Line]] = OrderedDict()
         self._tapes: OrderedDict[Length, Taped] = OrderedDict()
         layers = [call.function for call in calls if isinstance(call.function, Linears | GatedLinear)]
-        prepared = [layer.few for layer in layers if layer.few is not None]
+        prepared = [layer.prepared for layer in layers if layer.prepared is not None]
         self._dtype = prepared[0].dtype if prepared else None  # of what tapes compute; None: there are none
 
     def __call__(

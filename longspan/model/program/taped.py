@@ -11,7 +11,7 @@ from torch import Tensor
 
 from longspan.kernels.cpu.linear import FEW
 from longspan.kernels.cpu.tape import Held, Tape
-from longspan.kernels.rows import GatedLinear, Linears, Norm
+from longspan.kernels.rows import GatedLinear, Linears, Norm, SumNorm
 from longspan.model.program.calls import Form, Value, each
 from longspan.model.program.lines import Line
 from longspan.model.program.simplify import PLUS, TIMES
@@ -102,6 +102,8 @@ class Taped:
             return False
         if isinstance(function, Linears | GatedLinear):
             return self._linear(function, given[0], line)
+        if isinstance(function, SumNorm):
+            return self._sum(function, given, line)
         if type(line.outs) is not int:
             return False
         out = self._values[line.outs]
@@ -126,11 +128,20 @@ class Taped:
             return False
         return True
 
+    def _sum(self, function: SumNorm, given: list[Tensor], line: Line) -> bool:
+        norm, outs = function.norm, [self._values[number] for number in line.outs if number >= 0]
+        if norm.level is None or len(outs) < 2 or {x.dtype for x in (*given, *outs)} != {self.tape.dtype}:
+            return False
+        a, b = given
+        self.tape.add(a, b, outs[0])
+        self.tape.norm(outs[0], norm.weight, norm.eps, outs[1])
+        return True
+
     def _linear(self, function: Linears | GatedLinear, x: Tensor, line: Line) -> bool:
         numbers = (line.outs,) if type(line.outs) is int else line.outs
-        if function.few is None or x.numel() > FEW * x.shape[-1] or x.dtype != self.tape.dtype or min(numbers) < 0:
+        if function.prepared is None or x.numel() > FEW * x.shape[-1] or x.dtype != self.tape.dtype or min(numbers) < 0:
             return False
-        self.tape.linear(function.few, x, [self._values[number] for number in numbers])
+        self.tape.linear(function.prepared, x, [self._values[number] for number in numbers])
         return True
 
     def _scale(self, line: Line, x: Tensor, out: Tensor) -> bool:

@@ -185,7 +185,7 @@ void attention(bool few) {
         for (int threads : {1, 3}) {
             const float* least = sinks.empty() ? nullptr : sinks.data();
             std::vector<float> out(expected.size());
-            const bool narrow = source() % 2;
+            const bool narrow = source() % 2, pairs = source() % 2;
             if (few) {
                 work.narrow = narrow;
                 Decode decode(level, threads);
@@ -198,7 +198,7 @@ void attention(bool few) {
             } else {
                 Prefill prefill(level, threads, {q.data(),    rows,    g * lanes,     lanes,      dim,
                                                  page,        halves,  first,         base,       begin,
-                                                 window,      cos.data(), sin.data(), cap,        narrow,
+                                                 window,      cos.data(), sin.data(), cap,        narrow, pairs,
                                                  least,       size ? chosen.data() : nullptr, size, pages,
                                                  out.data(),  nullptr, nullptr});
                 read(prefill, all, ids, lanes, pages);
@@ -291,7 +291,7 @@ struct Numbers {
 
 void products() {
     const int64_t columns = among({1, 7, 33, 64, 100, 576}), n = among({1, 3, 64, 131}), groups = (columns + 63) / 64;
-    const int64_t rows = 1 + static_cast<int64_t>(source() % Few::MOST);
+    const int64_t rows = 1 + static_cast<int64_t>(source() % (source() % 2 ? Few::MOST : 140));
     const auto stored = static_cast<Kind>(source() % 5);
     const bool coded = stored == Kind::int8 || stored == Kind::int4;
     const Kind kind = coded ? Kind::f32 : stored;
@@ -561,7 +561,8 @@ void tapes() {
             std::vector<float> wide(static_cast<size_t>(size));
             Tape tape(level, kind);
             tape.rows(words.held.data(), hidden * unit, ids.data(), rows, x.held.data());
-            tape.norm({kind, rows, hidden, x.held.data(), weight.held.data(), nullptr, y.held.data(), 1e-5f, false});
+            tape.norm({kind, rows, hidden, x.held.data(), weight.held.data(), nullptr, nullptr, y.held.data(), 1e-5f,
+                       false});
             tape.linear(&layer, rows, y.held.data(), {q.held.data(), k.held.data(), v.held.data()});
             tape.attend({1, rows, heads, dim, q.held.data(), k.held.data(), v.held.data(), widths[0], dim, widths[1], dim,
                          widths[2], dim, 0.3f, 0, nullptr, out.held.data()});
@@ -590,7 +591,8 @@ void tapes() {
             for (int64_t t = 0; t < rows; t++)
                 std::memcpy(x.held.data() + t * hidden * unit, words.held.data() + ids[static_cast<size_t>(t)] * hidden * unit,
                             static_cast<size_t>(hidden * unit));
-            rms_norm(level, {kind, rows, hidden, x.held.data(), weight.held.data(), nullptr, y.held.data(), 1e-5f, false});
+            rms_norm(level, 2, {kind, rows, hidden, x.held.data(), weight.held.data(), nullptr, nullptr, y.held.data(),
+                                 1e-5f, false});
             char* to[3] = {q.held.data(), k.held.data(), v.held.data()};
             layer.run(1, rows, y.held.data(), to);
             place(1, {static_cast<int>(kind), rows, heads, lanes, dim, page, half, half, to[0], to[1], to[2], widths[0], dim,

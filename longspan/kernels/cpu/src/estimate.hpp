@@ -83,7 +83,7 @@ struct Probing {
 // Pages from…to of a segment, for one lane.
 inline void estimate(const Probe& e, const Segment& s, int64_t lane, int64_t from, int64_t to, float* scratch) {
 #if defined(__AVX512BF16__)
-    if (e.prompt.narrow) return Probing<Brain>(e, scratch).run(s, lane, from, to);
+    if (e.prompt.narrow && e.prompt.pairs) return Probing<Brain>(e, scratch).run(s, lane, from, to);
 #endif
     Probing<Exact>(e, scratch).run(s, lane, from, to);
 }

@@ -64,7 +64,8 @@ struct Prompt {
     int64_t first, base, begin, window;  // window 0: none
     const float *cos, *sin;              // [N, half]; half 0: nothing is rotated
     float softcap;                       // 0: none
-    bool narrow;                         // products may be of bfloat16 numbers, summed in float32
+    bool narrow;                         // products may be as exact as those of bfloat16 numbers, summed in float32
+    bool pairs;                          // then they are of such numbers, where that is compiled
     const float* sinks;                  // [H] or null
     const uint8_t* chosen;               // [lanes, blocks of `chosen_rows` rows, N]: pages that are read; null: all
     int64_t chosen_rows, pages;
@@ -130,7 +131,8 @@ struct Kept {
 // One compiled version of everything.
 struct Level {
     const char* name;
-    bool (*runs)();  // on this processor
+    bool (*runs)();   // on this processor
+    bool (*pairs)();  // whether it multiplies bfloat16 numbers in pairs faster than float32 ones
     void (*span)(const Attention&, const Segment&, const Stretch&, float* scratch, float* parts);
     size_t (*span_scratch)(const Attention&);  // floats
     void (*join)(const Attention&, int64_t lane, const float* const* parts, int64_t count, const float* sinks,
@@ -149,8 +151,12 @@ struct Level {
     size_t (*linear_packed)(const Few&);  // bytes
     void (*linear_pack)(const Few&);
     void (*linear)(const Few&, const Matrix* gate, Act, const Matrix&, int64_t from, int64_t to, char* out);
+    void (*many)(const Few&, const Matrix* gate, Act, const Matrix&, int64_t from, int64_t to, int64_t first,
+                 int64_t last, char* out, float* scratch);
+    size_t (*many_scratch)(int64_t rows, bool gated);
     void (*open)(const Few&, const Matrix&, int64_t from, int64_t to, char* out);
     void (*rms_norm)(const Norm&, float* scratch);
+    void (*narrow)(Kind, const float* from, char* to, int64_t n);
 };
 
 extern const Level* const levels[];  // the least first

@@ -24,6 +24,7 @@ using namespace longspan;
 
 #include "estimate.hpp"
 #include "kept.hpp"
+#include "linear_many.hpp"
 
 namespace {
 
@@ -42,6 +43,33 @@ bool runs() {
 #endif
 }
 
+#if defined(__AVX512BF16__)
+// Some processors take four times as long for a product of pairs as for one of float32 numbers, others as long.
+bool pairs() {
+    constexpr int MANY = 12, TIMES = 64, TRIES = 8;
+    V::F sum[MANY];
+    auto ticks = [&](auto multiply) {
+        uint64_t least = ~uint64_t{0};
+        for (int t = 0; t < TRIES; t++) {
+            for (V::F& s : sum) s = V::set(0.0f);
+            const uint64_t began = __rdtsc();
+            for (int i = 0; i < TIMES; i++)
+                for (V::F& s : sum) {
+                    s = multiply(s);
+                    __asm__ volatile("" : "+v"(s));  // or all of them would be left out
+                }
+            const uint64_t took = __rdtsc() - began;
+            if (took < least) least = took;
+        }
+        return least;
+    };
+    const V::F one = V::set(1.0f);
+    return ticks([&](V::F s) { return Brain::dot(s, one, one); }) < 3 * ticks([&](V::F s) { return V::fma(s, one, one); });
+}
+#else
+bool pairs() { return false; }
+#endif
+
 }  // namespace
 
 namespace longspan {
@@ -49,6 +77,7 @@ namespace longspan {
 extern const Level LEVEL;
 const Level LEVEL = {LEVEL_NAME,
                      runs,
+                     pairs,
                      span,
                      span_scratch,
                      join,
@@ -66,7 +95,10 @@ const Level LEVEL = {LEVEL_NAME,
                      few_rows::packed,
                      few_rows::pack,
                      few_rows::linear,
+                     many_rows::linear,
+                     many_rows::scratch,
                      few_rows::open,
-                     few_rows::rms_norm};
+                     few_rows::rms_norm,
+                     few_rows::narrow};
 
 }  // namespace longspan

@@ -2,14 +2,21 @@
 
 #include <algorithm>
 #include <memory>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "pool.hpp"
+#include "run.hpp"
 
 namespace longspan {
 
 namespace {
 
 constexpr int64_t TASK = 32768;  // bytes of weights that a thread takes at a time
+constexpr int64_t TASKS = 4;                // of a thread at least, so that all end together, while they have
+constexpr int64_t PART = 32768;             // numbers that a thread normalizes or rounds at a time
+constexpr int64_t LEAST = 64, MOST = 256;  // rows, for which laying out a tile costs a sixth, and a thirtieth
 
 // Memory of this thread that is reused, aligned to what a cache line holds.
 char* memory(size_t bytes) {
@@ -31,6 +38,8 @@ void Linear::add(const Matrix& matrix) {
     if (act_ != Act::none && matrices_.size() % 2) return;  // a gate goes with what follows it
     for (int64_t from = 0; from < matrix.rows; from += step_)
         tasks_.push_back({matrices_.size() - 1, from, std::min(from + step_, matrix.rows)});
+    for (int64_t from = 0; from < matrix.rows; from += Few::SPAN)
+        tiles_.push_back({matrices_.size() - 1, from, std::min(from + Few::SPAN, matrix.rows)});
 }
 
 Linear::Linear(const Level* level, Kind kind, Kind stored, int64_t columns, Act act)
@@ -42,6 +51,7 @@ Linear::Linear(const Level* level, Kind kind, Kind stored, int64_t columns, Act 
 
 void Linear::run(int threads, int64_t rows, const char* x, char* const* out) const {
     Few few{kind_, stored_, rows, columns_, x, nullptr};
+    if (rows > Few::MOST) return many(threads, few, out);
     if (const size_t bytes = level_->linear_packed(few)) few.packed = memory(bytes);
     level_->linear_pack(few);
     const bool gated = act_ != Act::none;
@@ -53,6 +63,35 @@ void Linear::run(int threads, int64_t rows, const char* x, char* const* out) con
     });
 }
 
+void Linear::many(int threads, const Few& few, char* const* out) const {
+    const auto tiles = static_cast<int64_t>(tiles_.size()), tasks = TASKS * threads;
+    const int64_t enough = std::min((tasks + tiles - 1) / tiles, (few.rows + LEAST - 1) / LEAST);
+    const int64_t blocks = std::max((few.rows + MOST - 1) / MOST, enough), each = (few.rows + blocks - 1) / blocks;
+    const bool gated = act_ != Act::none;
+    parallel(threads, tiles * blocks, level_->many_scratch(each, gated), [&](int64_t i, float* scratch) {
+        const Task& task = tiles_[static_cast<size_t>(i / blocks)];
+        const Matrix& matrix = matrices_[task.matrix];
+        const int64_t first = i % blocks * each, last = std::min(first + each, few.rows);
+        if (first < last)
+            level_->many(few, gated ? &matrix - 1 : nullptr, act_, matrix, task.from, task.to, first, last,
+                         out[gated ? task.matrix / 2 : task.matrix], scratch);
+    });
+}
+
+// torch multiplies bfloat16 numbers with tiles where there are some, and float16 ones well where the processor has them.
+bool Linear::widens(Kind kind) {
+#if defined(__x86_64__)
+    constexpr unsigned TILES = 1u << 22, HALVES = 1u << 23;
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    __get_cpuid_count(7, 0, &a, &b, &c, &d);
+    if (kind == Kind::f16) return !(d & HALVES);
+    return kind == Kind::bf16 && !(d & TILES) && !pairs();
+#else
+    (void)kind;
+    return false;
+#endif
+}
+
 void Linear::open(int threads, int64_t from, int64_t to, char* out) const {
     const Few few{kind_, stored_, 0, columns_, nullptr, nullptr};
     const int64_t row = columns_ * (kind_ == Kind::f32 ? 4 : 2);
@@ -62,8 +101,33 @@ void Linear::open(int threads, int64_t from, int64_t to, char* out) const {
     });
 }
 
-void rms_norm(const Level* level, const Norm& norm) {
-    level->rms_norm(norm, reinterpret_cast<float*>(memory(static_cast<size_t>(4 * norm.columns))));
+void rms_norm(const Level* level, int threads, const Norm& norm) {
+    const int64_t row = norm.columns * (norm.kind == Kind::f32 ? 4 : 2), each = std::max<int64_t>(1, PART / norm.columns);
+    if (norm.rows <= each) {
+        level->rms_norm(norm, reinterpret_cast<float*>(memory(static_cast<size_t>(4 * norm.columns))));
+        return;
+    }
+    const auto scratch = static_cast<size_t>(norm.columns);
+    parallel(threads, (norm.rows + each - 1) / each, scratch, [&](int64_t i, float* floats) {
+        Norm part = norm;
+        const int64_t at = i * each * row;
+        part.rows = std::min(each, norm.rows - i * each);
+        part.x += at;
+        part.out += at;
+        if (norm.residual) {
+            part.residual += at;
+            part.sum += at;
+        }
+        level->rms_norm(part, floats);
+    });
+}
+
+void narrow(const Level* level, int threads, Kind kind, int64_t n, const float* from, char* to) {
+    const int64_t unit = kind == Kind::f32 ? 4 : 2;
+    parallel(threads, (n + PART - 1) / PART, 0, [&](int64_t i, float*) {
+        const int64_t at = i * PART;
+        level->narrow(kind, from + at, to + at * unit, std::min(PART, n - at));
+    });
 }
 
 }  // namespace longspan

@@ -375,9 +375,10 @@ void normalize(const Norm& norm, float* scratch) {
     for (int64_t t = 0; t < norm.rows; t++) {
         const char* x = norm.x + t * k * unit;
         if (norm.residual) {
-            char* sum = norm.residual + t * k * unit;
-            for (int64_t i = 0; i < whole; i += V::W) V::store(scratch + i, V::add(read(x, i), read(sum, i)));
-            for (int64_t i = whole; i < k; i++) scratch[i] = wide(norm.kind, x, i) + wide(norm.kind, sum, i);
+            const char* other = norm.residual + t * k * unit;
+            char* sum = norm.sum + t * k * unit;
+            for (int64_t i = 0; i < whole; i += V::W) V::store(scratch + i, V::add(read(x, i), read(other, i)));
+            for (int64_t i = whole; i < k; i++) scratch[i] = wide(norm.kind, x, i) + wide(norm.kind, other, i);
             narrow(norm.kind, scratch, sum, k);
             x = sum;
         }

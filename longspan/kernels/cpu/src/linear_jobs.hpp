@@ -26,12 +26,12 @@ struct Few {
     char* packed;  // 64-byte aligned; what `pack` makes of x
 };
 
-// out [T, K] = x (+ residual, which becomes the sum) / root mean square · weight.
+// out [T, K] = x (+ residual, which gives sum) / root mean square · weight.
 struct Norm {
     Kind kind;
     int64_t rows, columns;
-    const char *x, *weight;
-    char *residual, *out;  // residual null: none
+    const char *x, *weight, *residual;  // residual null: none
+    char *sum, *out;                    // sum may be where the residual is
     float eps;
     bool plus_one;
 };

@@ -58,6 +58,7 @@ NB_MODULE(_native, m) {
         for (const Level* level : available()) names.emplace_back(level->name);
         return names;
     });
+    m.def("pairs", pairs);
     nb::class_<Decode>(m, "Decode")
         .def("__init__", [](Decode* self, size_t index, int threads) { new (self) Decode(level(index), threads); })
         .def("work",
@@ -87,11 +88,11 @@ NB_MODULE(_native, m) {
         .def("__init__",
              [](Prefill* self, size_t index, int threads, uintptr_t queries, int64_t rows, int64_t heads, int64_t lanes,
                 int64_t dim, int64_t page, int64_t first, int64_t base, int64_t begin, int64_t window, int64_t half,
-                uintptr_t cos, uintptr_t sin, float softcap, bool narrow, uintptr_t sinks, uintptr_t chosen,
+                uintptr_t cos, uintptr_t sin, float softcap, bool narrow, bool pairs, uintptr_t sinks, uintptr_t chosen,
                 int64_t chosen_rows, int64_t pages, uintptr_t out) {
                  new (self) Prefill(level(index), threads,
                                     {at<const float>(queries), rows, heads, lanes, dim, page, half, first, base, begin,
-                                     window, at<const float>(cos), at<const float>(sin), softcap, narrow,
+                                     window, at<const float>(cos), at<const float>(sin), softcap, narrow, pairs,
                                      at<const float>(sinks), at<const uint8_t>(chosen), chosen_rows, pages,
                                      at<float>(out), nullptr, nullptr});
              })
@@ -102,9 +103,9 @@ NB_MODULE(_native, m) {
         .def("__init__",
              [](Probe* self, uintptr_t queries, int64_t rows, int64_t heads, int64_t lanes, int64_t dim, int64_t page,
                 int64_t first, int64_t base, int64_t begin, int64_t half, uintptr_t cos, uintptr_t sin, float softcap,
-                bool narrow, int64_t pages, int64_t stride, int64_t block, uintptr_t tops, uintptr_t sums) {
+                bool narrow, bool pairs, int64_t pages, int64_t stride, int64_t block, uintptr_t tops, uintptr_t sums) {
                  new (self) Probe{{at<const float>(queries), rows, heads, lanes, dim, page, half, first, base, begin, 0,
-                                   at<const float>(cos), at<const float>(sin), softcap, narrow, nullptr, nullptr, 1,
+                                   at<const float>(cos), at<const float>(sin), softcap, narrow, pairs, nullptr, nullptr, 1,
                                    pages, nullptr, nullptr, nullptr},
                                   stride, block, at<float>(tops), at<float>(sums)};
              })
@@ -159,6 +160,7 @@ NB_MODULE(_native, m) {
              [](Linear& self, uintptr_t weight, uintptr_t bias, int64_t rows) {
                  self.add({at<const char>(weight), at<const char>(bias), rows});
              })
+        .def_static("widens", [](int kind) { return Linear::widens(static_cast<Kind>(kind)); })
         .def("open",
              [](const Linear& self, int threads, int64_t from, int64_t to, uintptr_t out) {
                  nb::gil_scoped_release released;
@@ -238,7 +240,7 @@ NB_MODULE(_native, m) {
         .def("norm",
              [](Tape& self, int kind, int64_t rows, int64_t columns, uintptr_t x, uintptr_t weight, uintptr_t out,
                 float eps) {
-                 self.norm({static_cast<Kind>(kind), rows, columns, at<const char>(x), at<const char>(weight), nullptr,
+                 self.norm({static_cast<Kind>(kind), rows, columns, at<const char>(x), at<const char>(weight), nullptr, nullptr,
                             at<char>(out), eps, false});
              })
         .def("linear",
@@ -273,9 +275,15 @@ NB_MODULE(_native, m) {
             nb::gil_scoped_release released;
             return self.run(at, threads, held);
         }, nb::arg("at"), nb::arg("threads"), nb::arg("held").none());
-    m.def("rms_norm", [](size_t index, int kind, int64_t rows, int64_t columns, uintptr_t x, uintptr_t weight,
-                         uintptr_t residual, uintptr_t out, float eps, bool plus_one) {
-        rms_norm(level(index), {static_cast<Kind>(kind), rows, columns, at<const char>(x), at<const char>(weight),
-                                at<char>(residual), at<char>(out), eps, plus_one});
+    m.def("rms_norm", [](size_t index, int threads, int kind, int64_t rows, int64_t columns, uintptr_t x,
+                         uintptr_t weight, uintptr_t residual, uintptr_t sum, uintptr_t out, float eps, bool plus_one) {
+        nb::gil_scoped_release released;
+        rms_norm(level(index), threads,
+                 {static_cast<Kind>(kind), rows, columns, at<const char>(x), at<const char>(weight),
+                  at<const char>(residual), at<char>(sum), at<char>(out), eps, plus_one});
+    });
+    m.def("narrow", [](size_t index, int threads, int kind, int64_t n, uintptr_t from, uintptr_t to) {
+        nb::gil_scoped_release released;
+        narrow(level(index), threads, static_cast<Kind>(kind), n, at<const float>(from), at<char>(to));
     });
 }

@@ -25,6 +25,11 @@ std::vector<const Level*> available() {
     return found;
 }
 
+bool pairs() {
+    static const bool found = available().back()->pairs();
+    return found;
+}
+
 void Decode::read() {
     struct Task {
         const Waiting* of;

@@ -14,6 +14,9 @@ namespace longspan {
 // Those that this processor runs, the best last.
 std::vector<const Level*> available();
 
+// Whether this processor multiplies bfloat16 numbers in pairs faster than float32 ones.
+bool pairs();
+
 // Attention of few rows of one or several sequences, over segments that come one by one, or several at once.
 class Decode {
 public:

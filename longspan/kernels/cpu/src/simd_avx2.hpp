@@ -42,6 +42,12 @@ struct V {
         codes[2] = _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(x, 4), three));
         codes[3] = _mm256_cvtepi32_ps(_mm256_srli_epi32(x, 6));
     }
+    // low: a[0], b[0], a[1], b[1], …; high: what follows
+    static void zip(F a, F b, F& low, F& high) {
+        const F even = _mm256_unpacklo_ps(a, b), odd = _mm256_unpackhi_ps(a, b);
+        low = _mm256_permute2f128_ps(even, odd, 0x20);
+        high = _mm256_permute2f128_ps(even, odd, 0x31);
+    }
     // 2^n for whole n, −126…127
     static F power(F n) {
         __m256i bits = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));

@@ -49,6 +49,12 @@ struct V {
         codes[2] = table(y, first);
         codes[3] = table(y, second);
     }
+    // low: a[0], b[0], a[1], b[1], …; high: what follows
+    static void zip(F a, F b, F& low, F& high) {
+        const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        low = _mm512_permutex2var_ps(a, first, b);
+        high = _mm512_permutex2var_ps(a, _mm512_add_epi32(first, _mm512_set1_epi32(8)), b);
+    }
     // 2^n for whole n
     static F power(F n) { return _mm512_scalef_ps(set(1.0f), n); }
     static F round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }

@@ -47,6 +47,11 @@ struct V {
         I x = __builtin_convertvector(get<B>(p), I);
         for (int j = 0; j < 4; j++) codes[j] = __builtin_convertvector((x >> (2 * j)) & 3, F);
     }
+    // low: a[0], b[0], a[1], b[1]; high: what follows
+    static void zip(F a, F b, F& low, F& high) {
+        low = F{a[0], b[0], a[1], b[1]};
+        high = F{a[2], b[2], a[3], b[3]};
+    }
     // 2^n for whole n, −126…127
     static F power(F n) { return (F)((__builtin_convertvector(n, I) + 127) << 23); }
     static F round(F x) {

@@ -52,8 +52,8 @@ void Tape::rows(const char* table, int64_t bytes, const int64_t* ids, int64_t n,
 }
 
 void Tape::norm(const Norm& norm) {
-    ops_.push_back([=](int, const Held*) {
-        rms_norm(level_, norm);
+    ops_.push_back([=](int threads, const Held*) {
+        rms_norm(level_, threads, norm);
         return true;
     });
 }
