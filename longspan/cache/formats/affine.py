@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from longspan.cache.formats.format import Buffers, Stored, group_width, patch
-from longspan.cache.formats.packing import half_above, half_below, narrow
+from longspan.cache.formats.packing import half_above, half_below, narrow, pack
 from longspan.errors import NumericalError
+from longspan.kernels import cpu
 
+PACKED = 4  # bits
 LIMIT = 65504.0  # float16's largest number
 
 
@@ -36,17 +38,28 @@ def layout(name: str, group: int, page: int, head_dim: int) -> Buffers:
 
 
 def seal(name: str, group: int, bits: int, keys: Tensor, values: Tensor, valid: Tensor | None) -> Stored:
-    """The buffers of `layout`, with codes below 2^bits."""
+    """The buffers of `layout`, with codes below 2^bits; 4 bits are packed (`packing.pack`)."""
     width = group_width(name, group, values.shape[-1])
     keys, values = patch(keys, values, valid)
-    key_codes, key_min, key_step = _quantize(name, "key", keys.float(), bits)
+    one, several = cpu.seal(keys, 1, bits), cpu.seal(values, values.shape[-1] // width, bits)
+    if one is not None and several is not None:
+        codes, low, step = one
+        made = {"keys": codes, "key_min": low.flatten(1), "key_step": step.flatten(1)}
+        return {**made, **dict(zip(("values", "value_min", "value_step"), several, strict=True))}
+    return by_torch(name, width, bits, keys, values)
+
+
+def by_torch(name: str, width: int, bits: int, keys: Tensor, values: Tensor) -> Stored:
+    """The same where compiled kernels do not serve, and the definition of what they do."""
+    key_codes, key_min, key_step = quantize(name, "key", keys.float(), bits)
     grouped = torch.unflatten(values.float(), -1, (-1, width))
-    value_codes, value_min, value_step = _quantize(name, "value", grouped, bits)
+    value_codes, value_min, value_step = quantize(name, "value", grouped, bits)
+    value_codes = value_codes.flatten(-2)
     return {
-        "keys": key_codes,
+        "keys": pack(key_codes) if bits == PACKED else key_codes,
         "key_min": key_min,
         "key_step": key_step,
-        "values": value_codes.flatten(-2),
+        "values": pack(value_codes) if bits == PACKED else value_codes,
         "value_min": value_min,
         "value_step": value_step,
     }
@@ -71,7 +84,7 @@ def steps(stored: Stored, head_dim: int) -> tuple[Tensor, Tensor]:
     return stored["key_step"].float().unsqueeze(-1), step.repeat_interleave(head_dim // step.shape[-1], dim=-1)
 
 
-def _quantize(name: str, what: str, x: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
+def quantize(name: str, what: str, x: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     """Codes of float32 x [..., K], with one minimum and one Δ [...] for each row of K."""
     top = 2**bits - 1
     low, high = x.amin(dim=-1), x.amax(dim=-1)

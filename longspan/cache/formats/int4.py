@@ -10,7 +10,7 @@ from torch import Tensor
 
 from longspan.cache.formats import affine
 from longspan.cache.formats.format import Buffers, Stored, check_group, patch, total
-from longspan.cache.formats.packing import narrow, pack, unpack
+from longspan.cache.formats.packing import narrow, unpack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +47,7 @@ class Int4:
         keys, values = patch(keys, values, valid)
         if self.hadamard:
             keys = rotate(keys.float())
-        stored = affine.seal("int4", self.group, 4, keys, values, None)
-        return {**stored, "keys": pack(stored["keys"]), "values": pack(stored["values"])}
+        return affine.seal("int4", self.group, 4, keys, values, None)
 
     def open(self, stored: Stored, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         head_dim, page = stored["key_min"].shape[1], stored["value_min"].shape[1]

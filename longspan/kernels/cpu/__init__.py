@@ -12,6 +12,7 @@ from longspan.kernels.cpu import decode, prefill
 from longspan.kernels.cpu.decode import why_not
 from longspan.kernels.cpu.native import NATIVE, level, levels, why_none
 from longspan.kernels.cpu.place import place
+from longspan.kernels.cpu.seal import seal
 from longspan.kernels.cpu.shares import page_shares
 from longspan.kernels.cpu.sketch import score_sketch
 from longspan.kernels.work import Work
@@ -51,4 +52,4 @@ def _few(work: Work) -> bool:
 
 
 __all__ = ["NATIVE", "attend", "attend_all", "level", "levels", "page_shares", "place", "score_sketch"]
-__all__ += ["why_none", "why_not"]
+__all__ += ["seal", "why_none", "why_not"]

@@ -134,6 +134,20 @@ def sketch(
     step_page: int,
     out: int,
 ) -> None: ...
+def seal(
+    level: int,
+    threads: int,
+    kind: int,
+    pages: int,
+    rows: int,
+    columns: int,
+    groups: int,
+    bits: int,
+    x: int,
+    codes: int,
+    low: int,
+    step: int,
+) -> bool: ...
 
 class Linear:
     def __init__(self, level: int, kind: int, stored: int, columns: int, act: int) -> None: ...

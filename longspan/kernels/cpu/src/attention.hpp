@@ -46,19 +46,22 @@ struct Room {
 
 inline size_t span_scratch(const Attention& a) { return static_cast<size_t>(Room(a, nullptr).size); }
 
-inline void turn(const Attention& a, const float* q, const float* cos, const float* sin, float* out) {
-    const int64_t half = a.half;
+// out [D] = a query turned by cos, sin [half]; BACK: the other way.
+template <bool BACK = false>
+void turn(const float* q, int64_t dim, int64_t half, const float* cos, const float* sin, float* out) {
     int64_t i = 0;
     for (; i + V::W <= half; i += V::W) {
         V::F x = V::load(q + i), y = V::load(q + half + i), c = V::load(cos + i), s = V::load(sin + i);
+        if (BACK) s = V::sub(V::set(0.0f), s);
         V::store(out + i, V::sub(V::mul(x, c), V::mul(y, s)));
         V::store(out + half + i, V::fma(y, c, V::mul(x, s)));
     }
     for (; i < half; i++) {
-        out[i] = q[i] * cos[i] - q[half + i] * sin[i];
-        out[half + i] = q[half + i] * cos[i] + q[i] * sin[i];
+        const float s = BACK ? -sin[i] : sin[i];
+        out[i] = q[i] * cos[i] - q[half + i] * s;
+        out[half + i] = q[half + i] * cos[i] + q[i] * s;
     }
-    for (i = 2 * half; i < a.dim; i++) out[i] = q[i];
+    for (i = 2 * half; i < dim; i++) out[i] = q[i];
 }
 
 inline void widen(const uint16_t* from, int64_t n, float* to) {
@@ -332,7 +335,7 @@ void span(const Attention& a, const Segment& s, const Stretch& x, float* scratch
         float* turned = r.turned;
         for (int64_t row = 0; row < a.rows; row++, queries += a.heads * a.dim)
             for (int64_t head = 0; head < g; head++, turned += a.dim)
-                turn(a, queries + head * a.dim, a.cos + at, a.sin + at, turned);
+                turn(queries + head * a.dim, a.dim, a.half, a.cos + at, a.sin + at, turned);
         float* part = parts + lane * x.stride;
 #if defined(__AVX512BF16__)
         if (fast && begin == 0 && slot + a.page - 1 <= a.first && (a.window == 0 || slot > high - 1 - a.window)) {

@@ -128,6 +128,17 @@ struct Kept {
     int64_t width() const { return (slots + page - 1) / page * page; }
 };
 
+// Matrices [pages, rows, columns] that become codes of 2, 4 or 8 bits; low and step [pages, rows, groups], float16.
+// Two codes of a row, `(columns + 1) / 2` apart, share a byte, or four of a column, `rows / 4` apart; the first lowest.
+struct Sealing {
+    Kind kind;
+    int64_t pages, rows, columns, groups;
+    int bits;
+    const char* x;
+    uint8_t* codes;
+    uint16_t *low, *step;
+};
+
 // One compiled version of everything.
 struct Level {
     const char* name;
@@ -156,6 +167,8 @@ struct Level {
     size_t (*many_scratch)(int64_t rows, bool gated);
     void (*open)(const Few&, const Matrix&, int64_t from, int64_t to, char* out);
     void (*rms_norm)(const Norm&, float* scratch);
+    bool (*seal)(const Sealing&, int64_t page, float* scratch);  // false: a number that float16 cannot bound
+    size_t (*seal_scratch)(const Sealing&);
     void (*narrow)(Kind, const float* from, char* to, int64_t n);
 };
 

@@ -155,15 +155,10 @@ inline void score_runs(const Kept& k, const KeptRoom& r, int64_t lane, const cha
         for (end = begin + 1; end < many && (!k.half || turns[end] == turns[begin]); end++) {}
         for (int64_t m = 0; m < k.many(); m++) {
             const float* q = k.queries + ((m / g) * k.heads + lane * g + m % g) * k.dim;
-            float* to = r.turned + m * k.dim;
             // a key that turns one way is a query that turns the other
-            const int64_t by = k.half ? turns[begin] : 0, row = by < 0 ? -by : by;
-            const float *cos = k.cos + row * k.half, *sin = k.sin + row * k.half, sign = by < 0 ? 1.0f : -1.0f;
-            for (int64_t i = 0; i < k.half; i++) {
-                to[i] = q[i] * cos[i] - q[k.half + i] * (sin[i] * sign);
-                to[k.half + i] = q[k.half + i] * cos[i] + q[i] * (sin[i] * sign);
-            }
-            for (int64_t i = 2 * k.half; i < k.dim; i++) to[i] = q[i];
+            const int64_t by = k.half ? turns[begin] : 0, at = (by < 0 ? -by : by) * k.half;
+            const auto way = by < 0 ? turn<false> : turn<true>;
+            way(q, k.dim, k.half, k.cos + at, k.sin + at, r.turned + m * k.dim);
         }
         const int64_t from = begin / V::W * V::W, to = (end + V::W - 1) / V::W * V::W;
         with_dense(k.kind, [&](auto rows) {

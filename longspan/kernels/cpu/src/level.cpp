@@ -25,6 +25,7 @@ using namespace longspan;
 #include "estimate.hpp"
 #include "kept.hpp"
 #include "linear_many.hpp"
+#include "seal.hpp"
 
 namespace {
 
@@ -99,6 +100,8 @@ const Level LEVEL = {LEVEL_NAME,
                      many_rows::scratch,
                      few_rows::open,
                      few_rows::rms_norm,
+                     sealing::page,
+                     sealing::scratch,
                      few_rows::narrow};
 
 }  // namespace longspan

@@ -133,6 +133,13 @@ NB_MODULE(_native, m) {
                    at<float>(out)});
         },
         nb::call_guard<nb::gil_scoped_release>());
+    m.def("seal", [](size_t index, int threads, int kind, int64_t pages, int64_t rows, int64_t columns, int64_t groups,
+                     int bits, uintptr_t x, uintptr_t codes, uintptr_t low, uintptr_t step) {
+        nb::gil_scoped_release released;
+        return seal(level(index), threads,
+                    {static_cast<Kind>(kind), pages, rows, columns, groups, bits, at<const char>(x), at<uint8_t>(codes),
+                     at<uint16_t>(low), at<uint16_t>(step)});
+    });
     m.def("kept", [](size_t index, int threads, uintptr_t queries, uintptr_t rows_at, int64_t rows, int64_t heads,
                      int64_t lanes, int64_t dim, int64_t page, int64_t slots, int64_t columns, uintptr_t table,
                      uintptr_t sealed, uintptr_t counts, int kind, uintptr_t keys, uintptr_t values,

@@ -25,18 +25,9 @@ inline bool serves(const Attention& a, const Segment& s) {
     return coded && fit && s.groups <= 8 && (s.groups & (s.groups - 1)) == 0 && a.dim / s.groups % 32 == 0;
 }
 
-// 2^x within 7.5e-5 of it
-inline V::F exp2(V::F x) {
-    V::F rest = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    V::F p = V::fma(V::set(0.07802452f), rest, V::set(0.22606716f));
-    p = V::fma(p, rest, V::set(0.69583354f));
-    p = V::fma(p, rest, V::set(0.99992522f));
-    return _mm512_scalef_ps(p, x);
-}
-
 // The sum, or the maximum, of each of four vectors, in the first four numbers.
 template <V::F (*OP)(V::F, V::F)>
-V::F across(const V::F (&x)[4]) {
+V::F reduce_four(const V::F (&x)[4]) {
     const V::F p = OP(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
     const V::F q = OP(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
     const __m512d u = _mm512_castps_pd(p), v = _mm512_castps_pd(q);
@@ -348,8 +339,8 @@ struct Page {
             }
         }
         // more than M numbers: what follows is written later, or is spare
-        V::store(r.bias + m, across<V::add>(sum));
-        const V::F greatest = across<V::max>(most);
+        V::store(r.bias + m, reduce_four<V::add>(sum));
+        const V::F greatest = reduce_four<V::max>(most);
         V::store(r.now + m, V::mul(greatest, V::set(1 / FINE)));
         V::store(r.fine + m, V::div(V::set(FINE), greatest));
         for (int j = 0; j < M; j++) {
@@ -381,7 +372,7 @@ struct Page {
                 most[j] = V::max(most[j], x);
             }
         }
-        const V::F fold = V::set(LOG2E), here = across<V::max>(most), before = _mm512_maskz_loadu_ps(some, tops + m);
+        const V::F fold = V::set(LOG2E), here = reduce_four<V::max>(most), before = _mm512_maskz_loadu_ps(some, tops + m);
         const V::F top = V::max(here, before);
         _mm512_mask_storeu_ps(tops + m, some, top);
         V::store(r.factor + m, exp2(V::mul(V::sub(before, top), fold)));

@@ -51,5 +51,17 @@ struct Half {
     }
 };
 
+// out [D] = a row turned by cos, sin [half], times `scale`; it may be where the row is.
+template <class N>
+void turn(const typename N::T* row, int64_t dim, int64_t half, const float* cos, const float* sin, float scale,
+            float* out) {
+    for (int64_t i = 0; i < half; i++) {
+        const float a = N::read(row[i]), b = N::read(row[half + i]);
+        out[i] = (a * cos[i] - b * sin[i]) * scale;
+        out[half + i] = (b * cos[i] + a * sin[i]) * scale;
+    }
+    for (int64_t i = 2 * half; i < dim; i++) out[i] = N::read(row[i]) * scale;
+}
+
 }  // namespace numbers
 }  // namespace longspan

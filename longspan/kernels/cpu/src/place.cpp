@@ -14,18 +14,6 @@ constexpr int64_t ROWS = 64;  // rows of a task
 
 using namespace numbers;
 
-// out [D] = row turned; the wider of both dtypes throughout.
-template <class N>
-void turned(const typename N::T* row, int64_t dim, int64_t half, const float* cos, const float* sin, float scale,
-            float* out) {
-    for (int64_t i = 0; i < half; i++) {
-        const float a = N::read(row[i]), b = N::read(row[half + i]);
-        out[i] = (a * cos[i] - b * sin[i]) * scale;
-        out[half + i] = (b * cos[i] + a * sin[i]) * scale;
-    }
-    for (int64_t i = 2 * half; i < dim; i++) out[i] = N::read(row[i]) * scale;
-}
-
 template <class N>
 void place_rows(const Place& w, int64_t from, int64_t to, float* scratch) {
     using T = typename N::T;
@@ -34,7 +22,7 @@ void place_rows(const Place& w, int64_t from, int64_t to, float* scratch) {
     T *page_keys = reinterpret_cast<T*>(w.page_keys), *page_values = reinterpret_cast<T*>(w.page_values);
     for (int64_t t = from; t < to; t++)
         for (int64_t h = 0; h < w.heads; h++)
-            turned<N>(queries + t * w.query_row + h * w.query_head, w.dim, w.query_half, w.query_cos + t * w.query_half,
+            turn<N>(queries + t * w.query_row + h * w.query_head, w.dim, w.query_half, w.query_cos + t * w.query_half,
                       w.query_sin + t * w.query_half, w.scale, w.queries_out + (t * w.heads + h) * w.dim);
     const int64_t size = w.page * w.dim;
     for (int64_t g = 0; g < w.lanes; g++) {
@@ -44,7 +32,7 @@ void place_rows(const Place& w, int64_t from, int64_t to, float* scratch) {
             while (t + n < to && pages[t + n] == pages[t] && places[t + n] == places[t] + n) n++;
             T* column = page_keys + pages[t] * size + places[t];
             for (int64_t i = 0; i < n; i++)
-                turned<N>(keys + (t + i) * w.key_row + g * w.key_head, w.dim, w.half, w.key_cos + (t + i) * w.half,
+                turn<N>(keys + (t + i) * w.key_row + g * w.key_head, w.dim, w.half, w.key_cos + (t + i) * w.half,
                           w.key_sin + (t + i) * w.half, 1.0f, scratch + i * w.dim);
             for (int64_t d = 0; d < w.dim; d++)
                 for (int64_t i = 0; i < n; i++) column[d * w.page + i] = N::write(scratch[i * w.dim + d]);

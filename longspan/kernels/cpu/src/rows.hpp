@@ -19,6 +19,17 @@ inline V::F expf(V::F x) {  // for x ≤ 0, and NaN; 0 below −87
     return V::less(x, V::set(-87.0f), V::set(0.0f), V::mul(p, V::power(n)));
 }
 
+#if defined(__AVX512F__)
+// 2^x within 7.5e-5 of it, which is a 25th of what rounding the result to bfloat16 costs
+inline V::F exp2(V::F x) {
+    V::F rest = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    V::F p = V::fma(V::set(0.07802452f), rest, V::set(0.22606716f));
+    p = V::fma(p, rest, V::set(0.69583354f));
+    p = V::fma(p, rest, V::set(0.99992522f));
+    return _mm512_scalef_ps(p, x);
+}
+#endif
+
 inline V::F tanhf(V::F x) {
     V::F zero = V::set(0.0f), one = V::set(1.0f), minus = V::sub(zero, x), size = V::max(x, minus);
     V::F t = expf(V::mul(V::set(-2.0f), size));

@@ -1,6 +1,7 @@
 #include "run.hpp"
 
 #include <algorithm>
+#include <atomic>
 
 #include "pool.hpp"
 
@@ -123,6 +124,14 @@ void score(const Level* level, int threads, const Sketch& work) {
     parallel(threads, chunks, level->sketch_scratch(work), [&](int64_t i, float* scratch) {
         level->sketch(work, i * SCORED, std::min((i + 1) * SCORED, pages), scratch);
     });
+}
+
+bool seal(const Level* level, int threads, const Sealing& work) {
+    std::atomic<bool> fine{true};
+    parallel(threads, work.pages, level->seal_scratch(work), [&](int64_t n, float* scratch) {
+        if (!level->seal(work, n, scratch)) fine = false;
+    });
+    return fine;
 }
 
 }  // namespace longspan

@@ -30,6 +30,11 @@ struct V {
         return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
     }
     static F u8(const uint8_t* p) { return _mm256_cvtepi32_ps(wide(p)); }
+    static void bytes(F x, uint8_t* out) {  // of whole numbers 0…255
+        const __m256i n = _mm256_cvtps_epi32(x);
+        const __m128i both = _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(out), _mm_packus_epi16(both, both));
+    }
     static void nibbles(const uint8_t* p, F& low, F& high) {
         __m256i x = wide(p);
         low = _mm256_cvtepi32_ps(_mm256_and_si256(x, _mm256_set1_epi32(15)));

@@ -32,6 +32,9 @@ struct V {
         return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     }
     static F u8(const uint8_t* p) { return _mm512_cvtepi32_ps(wide(p)); }
+    static void bytes(F x, uint8_t* out) {  // of whole numbers 0…255
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
+    }
     // permutes read the low four bits of an index, so a table of 16 numbers needs no mask
     static F table(__m512i index, F numbers) { return _mm512_permutexvar_ps(index, numbers); }
     static void nibbles(const uint8_t* p, F& low, F& high) {

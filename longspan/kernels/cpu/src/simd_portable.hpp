@@ -38,6 +38,9 @@ struct V {
         return (F)(whole | sign);
     }
     static F u8(const uint8_t* p) { return __builtin_convertvector(__builtin_convertvector(get<B>(p), I), F); }
+    static void bytes(F x, uint8_t* out) {  // of whole numbers 0…255
+        for (int i = 0; i < W; i++) out[i] = static_cast<uint8_t>(x[i]);
+    }
     static void nibbles(const uint8_t* p, F& low, F& high) {
         I x = __builtin_convertvector(get<B>(p), I);
         low = __builtin_convertvector(x & 15, F);

@@ -26,15 +26,6 @@ const typename N::T* as(const char* x) {
     return reinterpret_cast<const typename N::T*>(x);
 }
 
-// A query of dim channels turned in place.
-void turn(float* x, int64_t half, const float* cos, const float* sin) {
-    for (int64_t i = 0; i < half; i++) {
-        const float a = x[i], b = x[half + i];
-        x[i] = a * cos[i] - b * sin[i];
-        x[half + i] = b * cos[i] + a * sin[i];
-    }
-}
-
 // Memory of this thread that is reused.
 float* scratch(size_t floats) {
     thread_local std::vector<float> held;
@@ -158,7 +149,8 @@ void Tape::keep(int threads, const Attending& a, const Held& held, const Keeping
         for (int64_t i = 0; k.half && i < k.rows * k.heads; i++) {
             const int64_t row = i / k.heads, lane = i % k.heads / k.group();
             const int64_t from = ((s.apart ? (index * k.lanes + lane) * k.rows : 0) + row) * k.half;
-            turn(queries + i * k.dim, k.half, s.cos + from, s.sin + from);
+            float* q = queries + i * k.dim;
+            numbers::turn<Float>(q, k.dim, k.half, s.cos + from, s.sin + from, 1.0f, q);
         }
         std::unique_ptr<float[]> scores(new float[static_cast<size_t>(k.lanes * k.many() * k.width())]);
         k.queries = queries;
