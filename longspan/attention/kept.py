@@ -12,6 +12,7 @@ from longspan.attention.rotation import Rotation
 from longspan.cache.lanes import Lanes
 from longspan.kernels import slots
 from longspan.kernels.cpu import kept as native
+from longspan.kernels.cpu import slotted
 from longspan.kernels.cpu.kept import Turns
 from longspan.rope.rotate import turn
 
@@ -78,7 +79,7 @@ def _gathered(
         work = slots.Slots(
             q, asked.rows, k, values, positions, weights, policy.window, policy.sinks, asked.softcap, asked.learned
         )
-        outputs.append(slots.attend(work, seen))
+        outputs.append(slotted.attend(work, seen))
     return outputs
 
 

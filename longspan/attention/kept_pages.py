@@ -11,6 +11,7 @@ from longspan.attention.rotation import Rotation
 from longspan.cache.lanes import Lanes
 from longspan.cache.summaries.choose import choose
 from longspan.kernels import slots
+from longspan.kernels.cpu import slotted
 from longspan.rope.rotate import turn
 
 NEVER = 1 << 40
@@ -116,7 +117,7 @@ class LaneReader:
         work = slots.Slots(
             q, asked.rows, k, values, positions, weights, policy.window, policy.sinks, asked.softcap, asked.learned
         )
-        out = slots.attend(work, seen)
+        out = slotted.attend(work, seen)
         lanes.notes.add(index, self._spread(seen, at), self.positions.shape[1])
         return out
 

@@ -17,6 +17,7 @@ from longspan.cache.sequence import Sequence
 from longspan.cache.summaries.choose import choose
 from longspan.cache.summaries.selection import Selection
 from longspan.kernels import Backend, Work, slots
+from longspan.kernels.cpu import slotted
 from longspan.kernels.paged import FEW
 from longspan.rope.rotate import turn
 
@@ -262,7 +263,7 @@ class Reader:
             k = turn(k, *self.rotation.by(placed.keys, placed.unit))
             q = turned(q, placed.queries, self.rotation, q.shape[1] // len(k))
         work = slots.Slots(q, asked.rows, k, values, positions, softcap=asked.softcap, learned=asked.learned)
-        return slots.attend(work)
+        return slotted.attend(work)
 
     def _read_each(self, part: Part, chosen: torch.Tensor) -> torch.Tensor:
         """Each query reads columns of its own: every (query, lane) becomes a lane with one query."""
@@ -294,7 +295,7 @@ class Reader:
             learned=learned,
         )
         seen = slots.Seen(wants_mass=part.looks)
-        out = slots.attend(work, seen).view(count, heads, dim)
+        out = slotted.attend(work, seen).view(count, heads, dim)
         if seen.mass is not None:
             self._note(part, columns[-kv_heads:], seen.mass[-kv_heads:])
         return out

@@ -128,6 +128,37 @@ struct Kept {
     int64_t width() const { return (slots + page - 1) / page * page; }
 };
 
+// Attention of many rows over gathered slots. Positions count from the first row; `at`, `late` and `early` are whole
+// numbers. Arrays by slot are `width` wide, and go on with NOTHING.
+struct Slotted {
+    static constexpr float NOTHING = 1e30f;
+    static constexpr int64_t UNIT = 64;
+    const float* queries;  // [R, H, D], turned and scaled
+    const float* at;       // [R], ascending
+    int64_t rows, heads, lanes, dim, slots;
+    const float* keys;  // turned; numbers between two lanes, and between two slots
+    int64_t key_lane, key_slot;
+    Kind kind;  // of the values
+    const char* values;
+    int64_t value_lane, value_slot;
+    const float *late, *early;  // [lanes, width]: a row sees a slot from `late` on, while it is within a window of `early`
+    const float* bias;          // [lanes, width], added to scores; null: nothing
+    float window, softcap;      // early null: no window; softcap 0: none
+    const float* learned;       // [H] or null
+    float* out;                 // [R, H, D]
+    float *mass, *recent;       // [lanes, slots]; [lanes, group, slots] of rows `since` and later; or null
+    int64_t since;
+    int64_t* used;  // [lanes, pages]: the last row that gave a page more than `share` of each head, or −1; or null
+    int64_t page;
+    float share;
+    int64_t block;                     // rows of a task
+    float *laid_keys, *laid_values;    // [lanes, D, width], [lanes, width, D]
+    const float *first, *newest;       // of each chunk of a lane: the least `late`, the greatest `early`
+
+    int64_t group() const { return heads / lanes; }
+    int64_t width() const { return (slots + UNIT - 1) / UNIT * UNIT; }
+};
+
 // Matrices [pages, rows, columns] that become codes of 2, 4 or 8 bits; low and step [pages, rows, groups], float16.
 // Two codes of a row, `(columns + 1) / 2` apart, share a byte, or four of a column, `rows / 4` apart; the first lowest.
 struct Sealing {
@@ -167,6 +198,11 @@ struct Level {
     size_t (*many_scratch)(int64_t rows, bool gated);
     void (*open)(const Few&, const Matrix&, int64_t from, int64_t to, char* out);
     void (*rms_norm)(const Norm&, float* scratch);
+    void (*slotted_lay)(const Slotted&, int64_t lane, int64_t from, int64_t to);
+    void (*slotted)(const Slotted&, int64_t lane, int64_t from, int64_t to, float* scratch, float* mass, float* recent,
+                    int64_t* used);
+    size_t (*slotted_scratch)(const Slotted&);
+    int64_t chunk;  // slots
     bool (*seal)(const Sealing&, int64_t page, float* scratch);  // false: a number that float16 cannot bound
     size_t (*seal_scratch)(const Sealing&);
     void (*narrow)(Kind, const float* from, char* to, int64_t n);

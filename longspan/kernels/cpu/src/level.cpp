@@ -26,6 +26,7 @@ using namespace longspan;
 #include "kept.hpp"
 #include "linear_many.hpp"
 #include "seal.hpp"
+#include "slotted.hpp"
 
 namespace {
 
@@ -100,6 +101,10 @@ const Level LEVEL = {LEVEL_NAME,
                      many_rows::scratch,
                      few_rows::open,
                      few_rows::rms_norm,
+                     slotted::lay,
+                     slotted::attend,
+                     slotted::scratch,
+                     slotted::CHUNK,
                      sealing::page,
                      sealing::scratch,
                      few_rows::narrow};

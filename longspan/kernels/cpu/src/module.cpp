@@ -133,6 +133,19 @@ NB_MODULE(_native, m) {
                    at<float>(out)});
         },
         nb::call_guard<nb::gil_scoped_release>());
+    m.def("slotted", [](size_t index, int threads, uintptr_t queries, uintptr_t rows_at, int64_t rows, int64_t heads,
+                        int64_t lanes, int64_t dim, int64_t slots, uintptr_t keys, int64_t key_lane, int64_t key_slot,
+                        int kind, uintptr_t values, int64_t value_lane, int64_t value_slot, uintptr_t late,
+                        uintptr_t early, uintptr_t bias, float window, float softcap, uintptr_t learned, uintptr_t out,
+                        uintptr_t mass, uintptr_t recent, int64_t since, uintptr_t used, int64_t page, float share) {
+        nb::gil_scoped_release released;
+        attend(level(index), threads,
+               Slotted{at<const float>(queries), at<const float>(rows_at), rows, heads, lanes, dim, slots,
+                       at<const float>(keys), key_lane, key_slot, static_cast<Kind>(kind), at<const char>(values),
+                       value_lane, value_slot, at<const float>(late), at<const float>(early), at<const float>(bias),
+                       window, softcap, at<const float>(learned), at<float>(out), at<float>(mass), at<float>(recent),
+                       since, at<int64_t>(used), page, share, 1, nullptr, nullptr, nullptr, nullptr});
+    });
     m.def("seal", [](size_t index, int threads, int kind, int64_t pages, int64_t rows, int64_t columns, int64_t groups,
                      int bits, uintptr_t x, uintptr_t codes, uintptr_t low, uintptr_t step) {
         nb::gil_scoped_release released;

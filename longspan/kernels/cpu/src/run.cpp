@@ -13,6 +13,8 @@ constexpr int64_t SPANS = 64;              // of a text that is long enough
 constexpr int64_t FEW = 4;                 // spans, below which each lane is a task of its own
 constexpr int64_t JOINED = 1 << 16;        // floats that one thread joins before others have woken up
 constexpr int64_t SCORED = 64;             // summaries
+constexpr int64_t LAID = 256;              // slots laid out at a time
+constexpr int64_t HELD = 1 << 17;          // scores of a task, which stay in the second cache
 constexpr int64_t OPENED = 4;              // pages that eviction left
 }  // namespace
 
@@ -124,6 +126,53 @@ void score(const Level* level, int threads, const Sketch& work) {
     parallel(threads, chunks, level->sketch_scratch(work), [&](int64_t i, float* scratch) {
         level->sketch(work, i * SCORED, std::min((i + 1) * SCORED, pages), scratch);
     });
+}
+
+void attend(const Level* level, int threads, Slotted work) {
+    const int64_t width = work.width(), lanes = work.lanes, chunks = width / level->chunk, group = work.group();
+    const auto laid = static_cast<size_t>(lanes * width * work.dim);
+    std::unique_ptr<float[]> keys(new float[laid]), values(new float[laid]);
+    std::vector<float> first(static_cast<size_t>(lanes * chunks)), newest(first);
+    for (int64_t i = 0; i < lanes * chunks; i++) {
+        auto from = static_cast<size_t>(i);
+        const float* late = work.late + i * level->chunk;
+        first[from] = *std::min_element(late, late + level->chunk);
+        const float* early = work.early ? work.early + i * level->chunk : nullptr;
+        newest[from] = early ? *std::max_element(early, early + level->chunk) : 0;
+    }
+    work.laid_keys = keys.get();
+    work.laid_values = values.get();
+    work.first = first.data();
+    work.newest = newest.data();
+    const int64_t parts = (width + LAID - 1) / LAID;
+    parallel(threads, lanes * parts, 0, [&](int64_t i, float*) {
+        const int64_t from = i % parts * LAID;
+        level->slotted_lay(work, i / parts, from, std::min(from + LAID, width));
+    });
+    work.block = std::clamp<int64_t>(HELD / width / group, 1, LONGEST);
+    const int64_t blocks = (work.rows + work.block - 1) / work.block, tasks = lanes * blocks;
+    const int64_t pages = work.page ? (work.slots + work.page - 1) / work.page : 0;
+    // what the rows of each task gave, added up in their order, whichever thread comes first
+    std::vector<float> mass(static_cast<size_t>(work.mass ? tasks * width : 0));
+    std::vector<float> recent(static_cast<size_t>(work.recent ? tasks * group * width : 0));
+    std::vector<int64_t> used(static_cast<size_t>(work.used ? tasks * pages : 0), -1);
+    parallel(threads, tasks, level->slotted_scratch(work), [&](int64_t i, float* scratch) {
+        const int64_t from = i % blocks * work.block;
+        level->slotted(work, i / blocks, from, std::min(from + work.block, work.rows), scratch,
+                       work.mass ? mass.data() + i * width : nullptr,
+                       work.recent ? recent.data() + i * group * width : nullptr,
+                       work.used ? used.data() + i * pages : nullptr);
+    });
+    for (int64_t i = 0; i < tasks; i++) {
+        const int64_t lane = i / blocks;
+        for (int64_t k = 0; work.mass && k < work.slots; k++)
+            work.mass[lane * work.slots + k] += mass[static_cast<size_t>(i * width + k)];
+        for (int64_t h = 0; work.recent && h < group; h++)
+            for (int64_t k = 0; k < work.slots; k++)
+                work.recent[(lane * group + h) * work.slots + k] += recent[static_cast<size_t>((i * group + h) * width + k)];
+        for (int64_t n = 0; work.used && n < pages; n++)
+            work.used[lane * pages + n] = std::max(work.used[lane * pages + n], used[static_cast<size_t>(i * pages + n)]);
+    }
 }
 
 bool seal(const Level* level, int threads, const Sealing& work) {

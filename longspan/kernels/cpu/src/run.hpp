@@ -54,6 +54,8 @@ void score(const Level* level, int threads, const Sketch& work);
 
 void attend(const Level* level, int threads, const Kept& work);
 
+void attend(const Level* level, int threads, Slotted work);
+
 // False: there is a number that cannot be stored, and what was written means nothing.
 bool seal(const Level* level, int threads, const Sealing& work);
 
