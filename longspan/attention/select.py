@@ -18,7 +18,6 @@ from longspan.cache.summaries.choose import choose
 from longspan.cache.summaries.selection import Selection
 from longspan.kernels import Backend, Work, slots
 from longspan.kernels.cpu import slotted
-from longspan.kernels.paged import FEW
 from longspan.rope.rotate import turn
 
 TOGETHER = 4
@@ -180,7 +179,7 @@ class Reader:
     def attend(self, part: Part, chosen: list[torch.Tensor], backend: Backend) -> torch.Tensor:
         """[R, H, D] in float32 of one part. The keys of these queries are in the pages already. chosen: what `choose`
         gave for its queries; empty where they choose none."""
-        if not chosen and len(part.asked.rows) <= FEW and not isinstance(self.placement, Slot):
+        if not chosen and not isinstance(self.placement, Slot):
             return backend(self._work(part.asked, part.always))
         if not chosen:
             return self._read(part.asked, part.always.expand(self.group.kv_heads, -1))
