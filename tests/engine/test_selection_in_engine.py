@@ -241,3 +241,16 @@ def test_an_answer_is_the_same_when_its_text_is_read_again(folder: Callable[...,
                 session._text.cache.clear()
         said = session.ids[909:]
     assert tuple(said[:29]) == tuple(whole[:29])
+
+
+@pytest.mark.parametrize("evict", ["none", "h2o:budget=512"])
+@pytest.mark.parametrize("format", ["dense", "int4"])
+def test_what_a_text_owns_counts_whole(format: str, evict: str, folder: Callable[..., Path]):
+    """Summaries and notes too: whoever admits its twins takes the rest for room that they still need."""
+    llm = opened(folder, "sketch:pages=1,near=64", format=format, evict=evict)
+    with llm.session() as session:
+        for tokens in (100, 700, 2000):
+            session.feed(ids_of(tokens))
+            assert session._text.cache.bytes == llm.pool.owned_bytes > 0
+        with session.fork() as twin:
+            assert twin._text.cache.bytes == session._text.cache.bytes

@@ -338,6 +338,116 @@ void products() {
         }
 }
 
+// Codes of groups of numbers, against what they stand for.
+void seals() {
+    const int bits = static_cast<int>(among({2, 4, 8}));
+    const int64_t pages = among({1, 3}), rows = 4 * among({1, 2, 16}), groups = among({1, 2, 5});
+    const int64_t columns = groups * among({1, 3, 16, 32, 37}), half_row = (columns + 1) / 2;
+    const auto kind = static_cast<Kind>(source() % 3);
+    const Numbers x(kind, pages * rows * columns, true);
+    const int64_t width = bits == 8 ? columns : bits == 4 ? half_row : columns;
+    for (const Level* level : available()) {
+        std::vector<uint8_t> codes(static_cast<size_t>(pages * (bits == 2 ? rows / 4 : rows) * width));
+        std::vector<uint16_t> low(static_cast<size_t>(pages * rows * groups)), step(low);
+        const Sealing work{kind, pages, rows, columns, groups, bits, x.held.data(), codes.data(), low.data(), step.data()};
+        if (!seal(level, 3, work)) fail("seal", level, 0, 0);
+        for (int64_t i = 0; i < pages * rows * columns; i++) {
+            const int64_t column = i % columns, row = i / columns % rows, page = i / columns / rows;
+            int code;
+            if (bits == 8)
+                code = codes[static_cast<size_t>(i)];
+            else if (bits == 4)
+                code = codes[static_cast<size_t>((page * rows + row) * half_row + column % half_row)] >>
+                           (column < half_row ? 0 : 4) & 15;
+            else
+                code = codes[static_cast<size_t>((page * (rows / 4) + row % (rows / 4)) * columns + column)] >>
+                           row / (rows / 4) * 2 & 3;
+            const auto at = static_cast<size_t>(i / columns * groups + column * groups / columns);
+            const double opened = wide(low[at]) + wide(step[at]) * code;
+            if (!(std::fabs(opened - x.at(i)) <= 0.5001 * std::fabs(wide(step[at])) + 1e-6))
+                fail("seal", level, opened, x.at(i));
+        }
+        Numbers odd = x;
+        odd.put(pages * rows * columns - 1, NAN);
+        Sealing other = work;
+        other.x = odd.held.data();
+        if (seal(level, 3, other)) fail("a number that cannot be sealed", level, 0, 0);
+    }
+}
+
+// Attention of many rows over gathered slots, and what it gave to each.
+void slots() {
+    const int64_t lanes = among({1, 2}), g = among({1, 3, 4}), dim = among({16, 64, 80}), rows = among({1, 17, 70});
+    const int64_t size = among({1, 63, 64, 200}), width = (size + 63) / 64 * 64, heads = lanes * g, page = 16;
+    const bool windowed = source() % 2, weighted = source() % 2, first_ones = source() % 2;
+    const float window = static_cast<float>(among({1, 50})), cap = source() % 2 ? 0.0f : 3.0f;
+    std::vector<float> q(static_cast<size_t>(rows * heads * dim)), keys(static_cast<size_t>(lanes * size * dim)), at;
+    for (auto& n : q) n = static_cast<float>(uniform(-1, 1)) / 4;
+    for (auto& n : keys) n = static_cast<float>(uniform(-1, 1));
+    for (int64_t r = 0; r < rows; r++) at.push_back(static_cast<float>(r));
+    const auto kind = static_cast<Kind>(source() % 3);
+    const Numbers values(kind, lanes * size * dim, true);
+    std::vector<float> late(static_cast<size_t>(lanes * width), Slotted::NOTHING), early(late), bias(late.size()), learned;
+    for (int64_t lane = 0; lane < lanes; lane++)
+        for (int64_t k = 0; k < size; k++) {
+            if (source() % 8 == 0) continue;
+            const auto i = static_cast<size_t>(lane * width + k);
+            late[i] = static_cast<float>(static_cast<int>(source() % 140) - 70);
+            early[i] = source() % 8 ? late[i] : Slotted::NOTHING;
+            bias[i] = static_cast<float>(uniform(0, 2));
+        }
+    for (int64_t h = 0; first_ones && h < heads; h++) learned.push_back(static_cast<float>(uniform(-1, 1)));
+    const int64_t since = rows / 2, pages = (size + page - 1) / page;
+    std::vector<double> out(q.size()), mass(static_cast<size_t>(lanes * size)), recent(mass.size() * static_cast<size_t>(g));
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t h = 0; h < heads; h++) {
+            const int64_t lane = h / g;
+            std::vector<double> p(static_cast<size_t>(size));
+            double total = first_ones ? std::exp(learned[static_cast<size_t>(h)]) : 0;
+            for (int64_t k = 0; k < size; k++) {
+                const auto i = static_cast<size_t>(lane * width + k);
+                if (late[i] > static_cast<float>(r)) continue;
+                if (windowed && early[i] <= static_cast<float>(r) - window) continue;
+                double score = 0;
+                for (int64_t d = 0; d < dim; d++)
+                    score += static_cast<double>(q[static_cast<size_t>((r * heads + h) * dim + d)]) *
+                             keys[static_cast<size_t>((lane * size + k) * dim + d)];
+                if (cap != 0) score = cap * std::tanh(score / cap);
+                p[static_cast<size_t>(k)] = std::exp(score + (weighted ? bias[i] : 0));
+                total += p[static_cast<size_t>(k)];
+            }
+            for (int64_t k = 0; total > 0 && k < size; k++) {
+                const double share = p[static_cast<size_t>(k)] / total;
+                for (int64_t d = 0; d < dim; d++)
+                    if (share > 0)
+                        out[static_cast<size_t>((r * heads + h) * dim + d)] += share * values.at((lane * size + k) * dim + d);
+                mass[static_cast<size_t>(lane * size + k)] += share;
+                if (r >= since) recent[static_cast<size_t>((lane * g + h % g) * size + k)] += share;
+            }
+        }
+    for (const Level* level : available())
+        for (int threads : {1, 3}) {
+            std::vector<float> got(q.size()), given(mass.size()), late_ones(recent.size());
+            std::vector<int64_t> used(static_cast<size_t>(lanes * pages), -1);
+            attend(level, threads,
+                   Slotted{q.data(), at.data(), rows, heads, lanes, dim, size, keys.data(), size * dim, dim, kind,
+                           values.held.data(), size * dim, dim, late.data(), windowed ? early.data() : nullptr,
+                           weighted ? bias.data() : nullptr, window, cap, first_ones ? learned.data() : nullptr, got.data(),
+                           given.data(), late_ones.data(), since, used.data(), page, 0.01f, 1, nullptr, nullptr, nullptr,
+                           nullptr});
+            auto same = [&](const std::vector<float>& mine, const std::vector<double>& right) {
+                for (size_t i = 0; i < mine.size(); i++)
+                    if (!(std::fabs(mine[i] - right[i]) <= 1e-4 * (1 + std::fabs(right[i]))))
+                        fail("slots", level, mine[i], right[i]);
+            };
+            same(got, out);
+            same(given, mass);
+            same(late_ones, recent);
+            for (int64_t n : used)
+                if (n < -1 || n >= rows) fail("the last row that used a page", level, static_cast<double>(n), 0);
+        }
+}
+
 // Two layers' worth of an array of lanes `from` apart, laid out `to` apart.
 template <class T>
 std::vector<T> two_layers(const T* x, int64_t lanes, int64_t from, int64_t to) {
@@ -635,6 +745,8 @@ int main(int count, char** arguments) {
         attention(false);
         scores();
         products();
+        seals();
+        slots();
         tapes();
         kept();
     }
