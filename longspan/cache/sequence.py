@@ -153,14 +153,20 @@ class Sequence:
 
     @property
     def bytes(self) -> int:
-        """Of all pages owned, shared ones included, their summaries and notes."""
+        """Of all pages owned, shared ones included."""
         sealed = sum(group.live[:, :, : group.sealed].size for group in self.groups)
         written = sum(group.live.size for group in self.groups) - sealed
+        lanes = 0 if self.lanes is None else self.lanes.bytes
+        return written * self.pool.page_bytes + sealed * (self.pool.layout.sealed_bytes or 0) + lanes
+
+    @property
+    def owned_bytes(self) -> int:
+        """Of pages, summaries and notes: what counts against the limit."""
         summed = sum(group.sums.size for group in self.groups)
-        size = written * self.pool.page_bytes + sealed * (self.pool.layout.sealed_bytes or 0)
+        size = self.bytes
         if self.lanes is not None:
             summed += int((self.lanes.sums >= 0).sum())
-            size += self.lanes.bytes + self.lanes.notes.bytes
+            size += self.lanes.notes.bytes
         return size + (summed * self.pool.summaries.page_bytes if self.pool.summaries is not None else 0)
 
     def fork(self) -> Sequence:

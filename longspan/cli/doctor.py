@@ -20,6 +20,7 @@ def doctor(json: options.Json = False) -> None:
     import transformers
 
     from longspan.kernels import ABSENT, BACKENDS, cpu, triton
+    from longspan.kernels.cpu import linear
     from longspan.plan.here import processor
 
     memory = psutil.virtual_memory()
@@ -42,6 +43,7 @@ def doctor(json: options.Json = False) -> None:
                 "present": bool(compiled),
                 "instruction_set": used,
                 "available": compiled,
+                "widened": linear.widened(),
                 "message": None if compiled else cpu.why_none(),
             },
             "triton_kernels": {
@@ -68,6 +70,7 @@ def doctor(json: options.Json = False) -> None:
                 ("CUDA devices", "; ".join(devices) or "none"),
                 ("backends", ", ".join(BACKENDS)),
                 ("compiled kernels", f"{used}, of {', '.join(compiled)}" if compiled else f"none: {cpu.why_none()}"),
+                ("many rows", f"{', '.join(linear.widened()) or 'nothing'} multiplied in float32, as is faster here"),
                 ("Triton kernels", _triton(ABSENT.get("triton"), triton.interpreted())),
                 ("embedded model", embedded["message"]),
             ]

@@ -228,7 +228,7 @@ class Scheduler:
     def _room(self, text: Text) -> bool:
         layout = self.pool.layout
         need = layout.bytes(len(text.ids) + 1, text.cache.start, self.chunk)
-        while self.pool.budget.free < min(need, self.pool.budget.limit) - text.cache.bytes:
+        while self.pool.budget.free < min(need, self.pool.budget.limit) - text.cache.owned_bytes:
             if not self._reclaim_idle():
                 # with nothing running nobody will free anything: let it try, and fail with its own message
                 return not self.running

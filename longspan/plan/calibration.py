@@ -13,7 +13,7 @@ from longspan.plan import costs
 from longspan.plan.here import identity
 from longspan.plan.machine import Machine
 
-SCHEMA = 2
+SCHEMA = 3
 AGAIN = "run longspan plan --calibrate"
 
 

@@ -251,6 +251,6 @@ def test_what_a_text_owns_counts_whole(format: str, evict: str, folder: Callable
     with llm.session() as session:
         for tokens in (100, 700, 2000):
             session.feed(ids_of(tokens))
-            assert session._text.cache.bytes == llm.pool.owned_bytes > 0
+            assert session._text.cache.owned_bytes == llm.pool.owned_bytes > 0
         with session.fork() as twin:
-            assert twin._text.cache.bytes == session._text.cache.bytes
+            assert twin._text.cache.owned_bytes == session._text.cache.owned_bytes

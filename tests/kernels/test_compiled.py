@@ -119,9 +119,8 @@ def test_sealed_pages_are_read_as_they_open(format, case: dict, instructions: st
 
 
 @needs_compiled
-@pytest.mark.parametrize("instructions", cpu.levels() or [None])
+@pytest.mark.parametrize(("instructions", "pairs"), [*((x, False) for x in cpu.levels() or [None]), (None, True)])
 @pytest.mark.parametrize("format", [Int8(16), Int4(16), Fp8(16), None], ids=str)
-@pytest.mark.parametrize("pairs", [False, True])
 def test_bfloat16_products_stay_within_their_rounding(pairs: bool, format, instructions: str, monkeypatch):
     """Keys, queries and weights are rounded to it; everything else is float32. pairs: how many rows are multiplied."""
     monkeypatch.setattr("longspan.kernels.cpu.prefill.PAIRS", pairs)

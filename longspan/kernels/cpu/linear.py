@@ -77,6 +77,13 @@ class Prepared:
         return out
 
 
+def widened() -> list[str]:
+    """Dtypes of which many rows are multiplied in float32 here, since that is faster."""
+    if NATIVE is None:
+        return []
+    return [str(dtype).removeprefix("torch.") for dtype, kind in KINDS.items() if NATIVE.Linear.widens(kind)]
+
+
 def why_not(weights: Sequence[Tensor], act: str | None = None, dtype: torch.dtype | None = None) -> str | None:
     """What of these matrices is not for these kernels; None: nothing. dtype: of the rows; None: that of the weights."""
     first = weights[0]

@@ -151,9 +151,9 @@ struct Slotted {
     int64_t* used;  // [lanes, pages]: the last row that gave a page more than `share` of each head, or −1; or null
     int64_t page;
     float share;
-    int64_t block;                     // rows of a task
-    float *laid_keys, *laid_values;    // [lanes, D, width], [lanes, width, D]
-    const float *first, *newest;       // of each chunk of a lane: the least `late`, the greatest `early`
+    int64_t block;                   // rows of a task
+    float *laid_keys, *laid_values;  // [lanes, D, width], [lanes, width, D]
+    const float *first, *newest;     // of each chunk of a lane: the least `late`, the greatest `early`
 
     int64_t group() const { return heads / lanes; }
     int64_t width() const { return (slots + UNIT - 1) / UNIT * UNIT; }

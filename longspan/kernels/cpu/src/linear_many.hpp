@@ -3,13 +3,29 @@
 #pragma once
 
 namespace {
+
+// Arrays side by side, each from a new cache line on; without memory only what they take is counted.
+struct Shelf {
+    float* memory;
+    int64_t used = 0;
+
+    explicit Shelf(float* floats) : memory(floats) {
+        if (memory) memory += (16 - reinterpret_cast<uintptr_t>(memory) / sizeof(float) % 16) % 16;
+    }
+    float* take(int64_t n) {
+        float* place = memory ? memory + used : nullptr;
+        used += (n + 15) / 16 * 16;
+        return place;
+    }
+};
+
 namespace many_rows {
 
 using few_rows::bytes_of, few_rows::padded, few_rows::wide;
 
-constexpr int64_t TILE = Few::SPAN;                // rows of a matrix
-constexpr int64_t STEP = V::W == 16 ? 128 : 64;    // channels of a tile
-constexpr int64_t COLUMNS = V::BLOCK * V::W;       // rows of a matrix whose sums are in registers at a time
+constexpr int64_t TILE = Few::SPAN;              // rows of a matrix
+constexpr int64_t STEP = V::W == 16 ? 128 : 64;  // channels of a tile
+constexpr int64_t COLUMNS = V::BLOCK * V::W;     // rows of a matrix whose sums are in registers at a time
 
 // A vector of a row from channel k on, zeros past the last channel.
 template <class L>
@@ -99,19 +115,13 @@ struct Panels {
     int64_t size;
 
     Panels(int64_t rows, bool gated, float* memory) {
-        if (memory) memory += (16 - reinterpret_cast<uintptr_t>(memory) / sizeof(float) % 16) % 16;
-        int64_t used = 0;
-        auto take = [&](int64_t n) {
-            float* place = memory ? memory + used : nullptr;
-            used += (n + 15) / 16 * 16;
-            return place;
-        };
+        Shelf shelf(memory);
         const int64_t many = (rows + V::ROWS - 1) / V::ROWS * V::ROWS;
-        panel = take(V::ROWS * STEP);
-        tile = take(STEP * TILE);
-        sums[0] = take(many * TILE);
-        sums[1] = gated ? take(many * TILE) : nullptr;
-        size = used + 16;
+        panel = shelf.take(V::ROWS * STEP);
+        tile = shelf.take(STEP * TILE);
+        sums[0] = shelf.take(many * TILE);
+        sums[1] = gated ? shelf.take(many * TILE) : nullptr;
+        size = shelf.used + 16;
     }
 };
 

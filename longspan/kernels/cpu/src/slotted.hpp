@@ -44,19 +44,13 @@ struct Block {
     int64_t size;
 
     Block(const Slotted& s, float* memory) {
-        if (memory) memory += (16 - reinterpret_cast<uintptr_t>(memory) / sizeof(float) % 16) % 16;
-        int64_t used = 0;
-        auto take = [&](int64_t n) {
-            float* place = memory ? memory + used : nullptr;
-            used += (n + 15) / 16 * 16;
-            return place;
-        };
+        Shelf shelf(memory);
         const int64_t many = (s.block * s.group() + V::ROWS - 1) / V::ROWS * V::ROWS;
-        queries = take(many * s.dim);
-        scores = take(many * s.width());
-        sums = take(many * s.dim);
-        pages = take(s.used ? s.width() / s.page + 1 : 0);
-        size = used + 16;
+        queries = shelf.take(many * s.dim);
+        scores = shelf.take(many * s.width());
+        sums = shelf.take(many * s.dim);
+        pages = shelf.take(s.used ? s.width() / s.page + 1 : 0);
+        size = shelf.used + 16;
     }
 };
 
