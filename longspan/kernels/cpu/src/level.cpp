@@ -46,7 +46,7 @@ bool runs() {
 }
 
 #if defined(__AVX512BF16__)
-// Some processors take four times as long for a product of pairs as for one of float32 numbers, others as long.
+// Some processors take four times as long for a product of pairs as for one of float32 numbers.
 bool pairs() {
     constexpr int MANY = 12, TIMES = 64, TRIES = 8;
     V::F sum[MANY];

@@ -14,8 +14,8 @@ namespace longspan {
 namespace {
 
 constexpr int64_t TASK = 32768;            // bytes of weights that a thread takes at a time
-constexpr int64_t TASKS = 4;                // of a thread at least, so that all end together, while they have
-constexpr int64_t PART = 32768;             // numbers that a thread normalizes or rounds at a time
+constexpr int64_t TASKS = 4;               // of a thread at least, so that all end together, while they have
+constexpr int64_t PART = 32768;            // numbers that a thread normalizes or rounds at a time
 constexpr int64_t LEAST = 64, MOST = 256;  // rows, for which laying out a tile costs a sixth, and a thirtieth
 
 // Memory of this thread that is reused, aligned to what a cache line holds.
