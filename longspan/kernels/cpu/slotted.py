@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from longspan.kernels import slots
+from longspan.kernels.cpu.decode import address
 from longspan.kernels.cpu.linear import KINDS
 from longspan.kernels.cpu.native import NATIVE, level
 from longspan.kernels.slots import Seen, Slots
@@ -28,7 +29,7 @@ def attend(work: Slots, seen: Seen | None = None, instructions: str | None = Non
     lanes, size = work.positions.shape
     queries, start = work.queries.float().contiguous(), int(work.rows[0])
     at = (work.rows - start).float()
-    keys, values = _spread(work.keys.float()), _spread(work.values)
+    keys, values = _side_by_side(work.keys.float()), _side_by_side(work.values)
     held = work.positions >= 0
     late = torch.full((lanes, -(-size // WIDTH) * WIDTH), NOTHING)
     late[:, :size] = torch.where(held, (work.positions - start).clamp(-FAR, FAR).float(), NOTHING)
@@ -55,8 +56,23 @@ def attend(work: Slots, seen: Seen | None = None, instructions: str | None = Non
         *(queries.data_ptr(), at.data_ptr(), count, heads, lanes, dim, size),
         *(keys.data_ptr(), keys.stride(0), keys.stride(1)),
         *(KINDS[values.dtype], values.data_ptr(), values.stride(0), values.stride(1)),
-        *(late.data_ptr(), _place(early), _place(bias), float(work.window or 0), work.softcap or 0.0, _place(learned)),
-        *(out.data_ptr(), _place(mass), _place(recent), since, _place(used), page, 0.0 if seen is None else seen.share),
+        *(
+            late.data_ptr(),
+            address(early),
+            address(bias),
+            float(work.window or 0),
+            work.softcap or 0.0,
+            address(learned),
+        ),
+        *(
+            out.data_ptr(),
+            address(mass),
+            address(recent),
+            since,
+            address(used),
+            page,
+            0.0 if seen is None else seen.share,
+        ),
     )
     if seen is not None:
         last = None
@@ -76,9 +92,6 @@ def serves(work: Slots) -> bool:
     return bool((rows[1:] >= rows[:-1]).all()) and int(rows[-1] - rows[0]) + (work.window or 0) < FAR
 
 
-def _spread(x: Tensor) -> Tensor:
+def _side_by_side(x: Tensor) -> Tensor:
+    """Channels that follow each other in memory."""
     return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def _place(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()

@@ -77,6 +77,18 @@ void with(Kind kind, Use use) {
     }
 }
 
+// A vector of numbers; kinds of numbers alone.
+inline V::F vector(Kind kind, const char* p) {
+    V::F x;
+    if (kind == Kind::f32)
+        Float::read<1>(p, 0, &x);
+    else if (kind == Kind::bf16)
+        Half<true>::read<1>(p, 0, &x);
+    else
+        Half<false>::read<1>(p, 0, &x);
+    return x;
+}
+
 // x[i][j] becomes x[j][i]
 inline void transpose(V::F (&x)[V::W]) {
     for (int stage = 1; stage < V::W; stage *= 2) {

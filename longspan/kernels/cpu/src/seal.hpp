@@ -75,16 +75,7 @@ bool page(const Sealing& s, int64_t n, float* memory) {
         const int64_t row = n * s.rows + r;
         const char* from = s.x + row * s.columns * unit;
         const int64_t whole = s.columns / V::W * V::W;
-        for (int64_t i = 0; i < whole; i += V::W) {
-            V::F y;
-            if (s.kind == Kind::f32)
-                Float::read<1>(from, i, &y);
-            else if (s.kind == Kind::bf16)
-                Half<true>::read<1>(from, i, &y);
-            else
-                Half<false>::read<1>(from, i, &y);
-            V::store(x + i, y);
-        }
+        for (int64_t i = 0; i < whole; i += V::W) V::store(x + i, many_rows::vector(s.kind, from + i * unit));
         for (int64_t i = whole; i < s.columns; i++) x[i] = wide(s.kind, from, i);
         for (int64_t g = 0; g < s.groups; g++)
             if (!group(x + g * width, width, static_cast<int>(top), codes + g * width, s.low + row * s.groups + g,

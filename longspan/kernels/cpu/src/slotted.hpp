@@ -13,16 +13,6 @@ void lay(const Slotted& s, int64_t lane, int64_t from, int64_t to) {
     const int64_t width = s.width(), unit = s.kind == Kind::f32 ? 4 : 2;
     float *keys = s.laid_keys + lane * s.dim * width, *values = s.laid_values + lane * s.dim * width;
     const float* late = s.late + lane * width;
-    auto read = [&](Kind kind, const char* p) {
-        V::F x;
-        if (kind == Kind::f32)
-            Float::read<1>(p, 0, &x);
-        else if (kind == Kind::bf16)
-            Half<true>::read<1>(p, 0, &x);
-        else
-            Half<false>::read<1>(p, 0, &x);
-        return x;
-    };
     const V::F zero = V::set(0.0f);
     for (int64_t at = from; at < to; at += V::W)
         for (int64_t d = 0; d < s.dim; d += V::W) {
@@ -32,7 +22,7 @@ void lay(const Slotted& s, int64_t lane, int64_t from, int64_t to) {
                 const bool held = slot < s.slots && late[slot] < Slotted::NOTHING;
                 x[j] = held ? V::load(s.keys + lane * s.key_lane + slot * s.key_slot + d) : zero;
                 const char* value = s.values + (lane * s.value_lane + slot * s.value_slot + d) * unit;
-                V::store(values + slot * s.dim + d, held ? read(s.kind, value) : zero);
+                V::store(values + slot * s.dim + d, held ? many_rows::vector(s.kind, value) : zero);
             }
             many_rows::transpose(x);
             for (int64_t j = 0; j < V::W; j++) V::store(keys + (d + j) * width + at, x[j]);
