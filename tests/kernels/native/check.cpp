@@ -186,7 +186,7 @@ void attention(bool few) {
             const float* least = sinks.empty() ? nullptr : sinks.data();
             std::vector<float> out(expected.size());
             const bool narrow = source() % 2, pairs = source() % 2;
-            if (few) {
+            if (given) {
                 work.narrow = narrow;
                 Decode decode(level, threads);
                 std::vector<float> again(out.size());
@@ -207,7 +207,7 @@ void attention(bool few) {
             const double bound = !narrow ? 2e-5 : few ? 1e-3 : 4e-2;  // 15 bits, or bfloat16's eight
             for (size_t i = 0; i < out.size(); i++)
                 if (!(std::fabs(out[i] - expected[i]) <= bound * (1 + std::fabs(expected[i]))))
-                    fail(few ? "attention" : "attention of many rows", level, out[i], expected[i]);
+                    fail(given ? "attention" : "attention of many rows", level, out[i], expected[i]);
         }
 }
 
@@ -291,7 +291,7 @@ struct Numbers {
 
 void products() {
     const int64_t columns = among({1, 7, 33, 64, 100, 576}), n = among({1, 3, 64, 131}), groups = (columns + 63) / 64;
-    const int64_t rows = 1 + static_cast<int64_t>(source() % (source() % 2 ? Few::MOST : 140));
+    const int64_t rows = 1 + static_cast<int64_t>(source() % (source() % 2 ? Activations::FEW : 140));
     const auto stored = static_cast<Kind>(source() % 5);
     const bool coded = stored == Kind::int8 || stored == Kind::int4;
     const Kind kind = coded ? Kind::f32 : stored;

@@ -190,13 +190,13 @@ struct Level {
     void (*kept_weigh)(const Kept&, int64_t lane);
     void (*kept_sum)(const Kept&, int64_t lane, int64_t from, int64_t to, float* scratch, float* part);  // [M, D]
     size_t (*kept_scratch)(const Kept&);
-    size_t (*linear_packed)(const Few&);  // bytes
-    void (*linear_pack)(const Few&);
-    void (*linear)(const Few&, const Matrix* gate, Act, const Matrix&, int64_t from, int64_t to, char* out);
-    void (*many)(const Few&, const Matrix* gate, Act, const Matrix&, int64_t from, int64_t to, int64_t first,
+    size_t (*linear_packed)(const Activations&);  // bytes
+    void (*linear_pack)(const Activations&);
+    void (*linear)(const Activations&, const Matrix* gate, Act, const Matrix&, int64_t from, int64_t to, char* out);
+    void (*many)(const Activations&, const Matrix* gate, Act, const Matrix&, int64_t from, int64_t to, int64_t first,
                  int64_t last, char* out, float* scratch);
     size_t (*many_scratch)(int64_t rows, bool gated);
-    void (*open)(const Few&, const Matrix&, int64_t from, int64_t to, char* out);
+    void (*open)(const Activations&, const Matrix&, int64_t from, int64_t to, char* out);
     void (*rms_norm)(const Norm&, float* scratch);
     void (*slotted_lay)(const Slotted&, int64_t lane, int64_t from, int64_t to);
     void (*slotted)(const Slotted&, int64_t lane, int64_t from, int64_t to, float* scratch, float* mass, float* recent,

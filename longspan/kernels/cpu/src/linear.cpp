@@ -38,47 +38,48 @@ void Linear::add(const Matrix& matrix) {
     if (act_ != Act::none && matrices_.size() % 2) return;  // a gate goes with what follows it
     for (int64_t from = 0; from < matrix.rows; from += step_)
         tasks_.push_back({matrices_.size() - 1, from, std::min(from + step_, matrix.rows)});
-    for (int64_t from = 0; from < matrix.rows; from += Few::SPAN)
-        tiles_.push_back({matrices_.size() - 1, from, std::min(from + Few::SPAN, matrix.rows)});
+    for (int64_t from = 0; from < matrix.rows; from += Activations::SPAN)
+        tiles_.push_back({matrices_.size() - 1, from, std::min(from + Activations::SPAN, matrix.rows)});
 }
 
 Linear::Linear(const Level* level, Kind kind, Kind stored, int64_t columns, Act act)
     : level_(level), kind_(kind), stored_(stored), columns_(columns), act_(act) {
     const int64_t bits = stored == Kind::f32 ? 32 : stored == Kind::int8 ? 8 : stored == Kind::int4 ? 4 : 16;
     const int64_t rows = TASK / std::max<int64_t>(1, columns * bits / 8);
-    step_ = std::clamp<int64_t>(rows / 4 * 4, 4, Few::SPAN);
+    step_ = std::clamp<int64_t>(rows / 4 * 4, 4, Activations::SPAN);
 }
 
 void Linear::run(int threads, int64_t rows, const char* x, char* const* out) const {
-    Few few{kind_, stored_, rows, columns_, x, nullptr};
-    if (rows > Few::MOST) return many(threads, few, out);
-    if (const size_t bytes = level_->linear_packed(few)) few.packed = memory(bytes);
-    level_->linear_pack(few);
+    Activations given{kind_, stored_, rows, columns_, x, nullptr};
+    if (rows > Activations::FEW) return many(threads, given, out);
+    if (const size_t bytes = level_->linear_packed(given)) given.packed = memory(bytes);
+    level_->linear_pack(given);
     const bool gated = act_ != Act::none;
     parallel(threads, static_cast<int64_t>(tasks_.size()), 0, [&](int64_t i, float*) {
         const Task& task = tasks_[static_cast<size_t>(i)];
         const Matrix& matrix = matrices_[task.matrix];
-        level_->linear(few, gated ? &matrix - 1 : nullptr, act_, matrix, task.from, task.to,
+        level_->linear(given, gated ? &matrix - 1 : nullptr, act_, matrix, task.from, task.to,
                        out[gated ? task.matrix / 2 : task.matrix]);
     });
 }
 
-void Linear::many(int threads, const Few& few, char* const* out) const {
+void Linear::many(int threads, const Activations& given, char* const* out) const {
     const auto tiles = static_cast<int64_t>(tiles_.size()), tasks = TASKS * threads;
-    const int64_t enough = std::min((tasks + tiles - 1) / tiles, (few.rows + LEAST - 1) / LEAST);
-    const int64_t blocks = std::max((few.rows + MOST - 1) / MOST, enough), each = (few.rows + blocks - 1) / blocks;
+    const int64_t enough = std::min((tasks + tiles - 1) / tiles, (given.rows + LEAST - 1) / LEAST);
+    const int64_t blocks = std::max((given.rows + MOST - 1) / MOST, enough), each = (given.rows + blocks - 1) / blocks;
     const bool gated = act_ != Act::none;
     parallel(threads, tiles * blocks, level_->many_scratch(each, gated), [&](int64_t i, float* scratch) {
         const Task& task = tiles_[static_cast<size_t>(i / blocks)];
         const Matrix& matrix = matrices_[task.matrix];
-        const int64_t first = i % blocks * each, last = std::min(first + each, few.rows);
+        const int64_t first = i % blocks * each, last = std::min(first + each, given.rows);
         if (first < last)
-            level_->many(few, gated ? &matrix - 1 : nullptr, act_, matrix, task.from, task.to, first, last,
+            level_->many(given, gated ? &matrix - 1 : nullptr, act_, matrix, task.from, task.to, first, last,
                          out[gated ? task.matrix / 2 : task.matrix], scratch);
     });
 }
 
-// torch multiplies bfloat16 numbers with tiles where there are some, and float16 ones well where the processor has them.
+// torch multiplies bfloat16 numbers with tiles where there are some, and float16 ones well where the processor has
+// them.
 bool Linear::widens(Kind kind) {
 #if defined(__x86_64__)
     constexpr unsigned TILES = 1u << 22, HALVES = 1u << 23;
@@ -93,16 +94,17 @@ bool Linear::widens(Kind kind) {
 }
 
 void Linear::open(int threads, int64_t from, int64_t to, char* out) const {
-    const Few few{kind_, stored_, 0, columns_, nullptr, nullptr};
+    const Activations given{kind_, stored_, 0, columns_, nullptr, nullptr};
     const int64_t row = columns_ * (kind_ == Kind::f32 ? 4 : 2);
     parallel(threads, (to - from + step_ - 1) / step_, 0, [&](int64_t i, float*) {
         const int64_t a = from + i * step_;
-        level_->open(few, matrices_[0], a, std::min(a + step_, to), out + (a - from) * row);
+        level_->open(given, matrices_[0], a, std::min(a + step_, to), out + (a - from) * row);
     });
 }
 
 void rms_norm(const Level* level, int threads, const Norm& norm) {
-    const int64_t row = norm.columns * (norm.kind == Kind::f32 ? 4 : 2), each = std::max<int64_t>(1, PART / norm.columns);
+    const int64_t row = norm.columns * (norm.kind == Kind::f32 ? 4 : 2),
+                  each = std::max<int64_t>(1, PART / norm.columns);
     if (norm.rows <= each) {
         level->rms_norm(norm, reinterpret_cast<float*>(memory(static_cast<size_t>(4 * norm.columns))));
         return;

@@ -6,7 +6,7 @@
 namespace {
 namespace few_rows {
 
-constexpr int64_t SPAN = Few::SPAN;
+constexpr int64_t SPAN = Activations::SPAN;
 
 inline float wide(Kind kind, const char* p, int64_t i) {
     uint32_t bits;
@@ -82,28 +82,30 @@ struct Plain {
     static constexpr int R = 4, M = V::W == 16 ? 4 : 2;
     static int64_t stride(int64_t columns) { return L::bytes(columns); }
 
-    static size_t packed(const Few& few) { return static_cast<size_t>(4 * few.rows * padded(few.columns)); }
+    static size_t packed(const Activations& given) {
+        return static_cast<size_t>(4 * given.rows * padded(given.columns));
+    }
 
-    static void pack(const Few& few) {
-        const int64_t size = padded(few.columns), step = bytes_of(few.kind);
-        float* to = reinterpret_cast<float*>(few.packed);
-        for (int64_t t = 0; t < few.rows; t++, to += size) {
-            const char* from = few.x + t * few.columns * step;
-            for (int64_t k = 0; k < few.columns; k++) to[k] = wide(few.kind, from, k);
-            for (int64_t k = few.columns; k < size; k++) to[k] = 0;
+    static void pack(const Activations& given) {
+        const int64_t size = padded(given.columns), step = bytes_of(given.kind);
+        float* to = reinterpret_cast<float*>(given.packed);
+        for (int64_t t = 0; t < given.rows; t++, to += size) {
+            const char* from = given.x + t * given.columns * step;
+            for (int64_t k = 0; k < given.columns; k++) to[k] = wide(given.kind, from, k);
+            for (int64_t k = given.columns; k < size; k++) to[k] = 0;
         }
     }
 
     template <int ROWS, int MANY>
-    static void dots(const Few& few, const char* const* rows, int64_t t, int64_t ahead, float* out) {
-        const int64_t size = padded(few.columns), unit = L::bytes(1);
-        const float* x = reinterpret_cast<const float*>(few.packed) + t * size;
+    static void dots(const Activations& given, const char* const* rows, int64_t t, int64_t ahead, float* out) {
+        const int64_t size = padded(given.columns), unit = L::bytes(1);
+        const float* x = reinterpret_cast<const float*>(given.packed) + t * size;
         V::F sum[ROWS][MANY], w[ROWS];
         for (int r = 0; r < ROWS; r++)
             for (int m = 0; m < MANY; m++) sum[r][m] = V::set(0.0f);
         const char* soon = rows[0] + ahead;
         int64_t k = 0;
-        for (; k + V::W <= few.columns; k += V::W) {
+        for (; k + V::W <= given.columns; k += V::W) {
             for (int r = 0; r < ROWS; r++, soon += V::W * unit) {
                 if (t == 0) __builtin_prefetch(soon);
                 L::template read<1>(rows[r], k, &w[r]);
@@ -113,10 +115,10 @@ struct Plain {
                 for (int r = 0; r < ROWS; r++) sum[r][m] = V::fma(w[r], a, sum[r][m]);
             }
         }
-        if (k < few.columns)
+        if (k < given.columns)
             for (int r = 0; r < ROWS; r++) {
                 char rest[4 * V::W] = {};
-                __builtin_memcpy(rest, rows[r] + k * unit, static_cast<size_t>((few.columns - k) * unit));
+                __builtin_memcpy(rest, rows[r] + k * unit, static_cast<size_t>((given.columns - k) * unit));
                 L::template read<1>(rest, 0, w);
                 for (int m = 0; m < MANY; m++) sum[r][m] = V::fma(*w, V::load(x + m * size + k), sum[r][m]);
             }
@@ -131,25 +133,27 @@ struct Pairs {
     static constexpr int R = 4, M = 4, STEP = 32;
 
     static int64_t stride(int64_t columns) { return 2 * columns; }
-    static int64_t size(const Few& few) { return (few.columns + STEP - 1) / STEP * STEP; }
-    static bool whole(const Few& few) { return few.columns % STEP == 0; }
-    static size_t packed(const Few& few) { return whole(few) ? 0 : static_cast<size_t>(2 * few.rows * size(few)); }
+    static int64_t size(const Activations& given) { return (given.columns + STEP - 1) / STEP * STEP; }
+    static bool whole(const Activations& given) { return given.columns % STEP == 0; }
+    static size_t packed(const Activations& given) {
+        return whole(given) ? 0 : static_cast<size_t>(2 * given.rows * size(given));
+    }
 
-    static void pack(const Few& few) {
-        if (whole(few)) return;
-        const int64_t to = 2 * size(few), from = 2 * few.columns;
-        for (int64_t t = 0; t < few.rows; t++) {
-            __builtin_memcpy(few.packed + t * to, few.x + t * from, static_cast<size_t>(from));
-            __builtin_memset(few.packed + t * to + from, 0, static_cast<size_t>(to - from));
+    static void pack(const Activations& given) {
+        if (whole(given)) return;
+        const int64_t to = 2 * size(given), from = 2 * given.columns;
+        for (int64_t t = 0; t < given.rows; t++) {
+            __builtin_memcpy(given.packed + t * to, given.x + t * from, static_cast<size_t>(from));
+            __builtin_memset(given.packed + t * to + from, 0, static_cast<size_t>(to - from));
         }
     }
 
     static __m512bh read(const char* p) { return (__m512bh)_mm512_loadu_si512(p); }
 
     template <int ROWS, int MANY>
-    static void dots(const Few& few, const char* const* rows, int64_t t, int64_t ahead, float* out) {
-        const int64_t stride = 2 * size(few), end = 2 * few.columns;
-        const char* x = (whole(few) ? few.x : few.packed) + t * stride;
+    static void dots(const Activations& given, const char* const* rows, int64_t t, int64_t ahead, float* out) {
+        const int64_t stride = 2 * size(given), end = 2 * given.columns;
+        const char* x = (whole(given) ? given.x : given.packed) + t * stride;
         __m512 sum[ROWS][MANY];
         __m512bh w[ROWS];
         for (int r = 0; r < ROWS; r++)
@@ -170,8 +174,7 @@ struct Pairs {
             const __mmask32 rest = (1u << (end - k) / 2) - 1;
             for (int r = 0; r < ROWS; r++) {
                 *w = (__m512bh)_mm512_maskz_loadu_epi16(rest, rows[r] + k);
-                for (int m = 0; m < MANY; m++)
-                    sum[r][m] = _mm512_dpbf16_ps(sum[r][m], *w, read(x + m * stride + k));
+                for (int m = 0; m < MANY; m++) sum[r][m] = _mm512_dpbf16_ps(sum[r][m], *w, read(x + m * stride + k));
             }
         }
         for (int r = 0; r < ROWS; r++)
@@ -191,9 +194,9 @@ struct Codes : Plain<Float> {
     static int64_t stride(int64_t columns) { return padded(columns) / GROUP * (BYTES + 2); }
 
     template <int ROWS, int MANY>
-    static void dots(const Few& few, const char* const* rows, int64_t t, int64_t ahead, float* out) {
-        const int64_t size = padded(few.columns), groups = size / GROUP;
-        const float* x = reinterpret_cast<const float*>(few.packed) + t * size;
+    static void dots(const Activations& given, const char* const* rows, int64_t t, int64_t ahead, float* out) {
+        const int64_t size = padded(given.columns), groups = size / GROUP;
+        const float* x = reinterpret_cast<const float*>(given.packed) + t * size;
         V::F sum[ROWS][MANY];
         for (int r = 0; r < ROWS; r++)
             for (int m = 0; m < MANY; m++) sum[r][m] = V::set(0.0f);
@@ -240,26 +243,26 @@ auto with(Kind stored, Use use) {
     }
 }
 
-size_t packed(const Few& few) {
-    return with(few.stored, [&](auto way) { return decltype(way)::packed(few); });
+size_t packed(const Activations& given) {
+    return with(given.stored, [&](auto way) { return decltype(way)::packed(given); });
 }
 
-void pack(const Few& few) {
-    with(few.stored, [&](auto way) { decltype(way)::pack(few); });
+void pack(const Activations& given) {
+    with(given.stored, [&](auto way) { decltype(way)::pack(given); });
 }
 
 template <class Way, int ROWS>
-void over(const Few& few, const char* const* rows, int64_t ahead, float* out) {
+void over(const Activations& given, const char* const* rows, int64_t ahead, float* out) {
     int64_t t = 0;
-    for (; t + Way::M <= few.rows; t += Way::M)
-        Way::template dots<ROWS, Way::M>(few, rows, t, ahead, out + t * SPAN);
-    switch (few.rows - t) {
-        case 1: return Way::template dots<ROWS, 1>(few, rows, t, ahead, out + t * SPAN);
+    for (; t + Way::M <= given.rows; t += Way::M)
+        Way::template dots<ROWS, Way::M>(given, rows, t, ahead, out + t * SPAN);
+    switch (given.rows - t) {
+        case 1: return Way::template dots<ROWS, 1>(given, rows, t, ahead, out + t * SPAN);
         case 2:
-            if constexpr (Way::M > 2) return Way::template dots<ROWS, 2>(few, rows, t, ahead, out + t * SPAN);
+            if constexpr (Way::M > 2) return Way::template dots<ROWS, 2>(given, rows, t, ahead, out + t * SPAN);
             return;
         case 3:
-            if constexpr (Way::M > 3) return Way::template dots<ROWS, 3>(few, rows, t, ahead, out + t * SPAN);
+            if constexpr (Way::M > 3) return Way::template dots<ROWS, 3>(given, rows, t, ahead, out + t * SPAN);
             return;
         default: return;
     }
@@ -267,26 +270,27 @@ void over(const Few& few, const char* const* rows, int64_t ahead, float* out) {
 
 // Rows from…to of each matrix, biases added: out[i] [T, SPAN]. Several matrices are read in turn, four rows of each.
 template <class Way, int MATRICES>
-void products(const Few& few, const Matrix* const* matrices, int64_t from, int64_t to, float (*out)[Few::MOST * SPAN]) {
-    const int64_t stride = Way::stride(few.columns);
+void products(const Activations& given, const Matrix* const* matrices, int64_t from, int64_t to,
+              float (*out)[Activations::FEW * SPAN]) {
+    const int64_t stride = Way::stride(given.columns);
     const int64_t ahead = 2 * Way::R * stride;  // read soon, in the order of addresses
     const char* rows[Way::R];
     int64_t n = from;
     for (; n + Way::R <= to; n += Way::R)
         for (int i = 0; i < MATRICES; i++) {
             for (int r = 0; r < Way::R; r++) rows[r] = matrices[i]->weight + (n + r) * stride;
-            over<Way, Way::R>(few, rows, ahead, out[i] + n - from);
+            over<Way, Way::R>(given, rows, ahead, out[i] + n - from);
         }
     for (; n < to; n++)
         for (int i = 0; i < MATRICES; i++) {
             rows[0] = matrices[i]->weight + n * stride;
-            over<Way, 1>(few, rows, ahead, out[i] + n - from);
+            over<Way, 1>(given, rows, ahead, out[i] + n - from);
         }
     for (int i = 0; i < MATRICES; i++)
         if (matrices[i]->bias)
             for (n = from; n < to; n++) {
-                const float bias = wide(few.kind, matrices[i]->bias, n);
-                for (int64_t t = 0; t < few.rows; t++) out[i][t * SPAN + n - from] += bias;
+                const float bias = wide(given.kind, matrices[i]->bias, n);
+                for (int64_t t = 0; t < given.rows; t++) out[i][t * SPAN + n - from] += bias;
             }
 }
 
@@ -317,30 +321,31 @@ inline void act(Act how, float* values, const float* factors, int64_t n) {
 }
 
 // Rows from…to, at most SPAN, of the matrix; with a gate act(gate) times them. out [T, N].
-void linear(const Few& few, const Matrix* gate, Act how, const Matrix& matrix, int64_t from, int64_t to, char* out) {
-    float sums[2][Few::MOST * SPAN];
+void linear(const Activations& given, const Matrix* gate, Act how, const Matrix& matrix, int64_t from, int64_t to,
+            char* out) {
+    float sums[2][Activations::FEW * SPAN];
     const Matrix* const both[2] = {&matrix, gate};
     const int64_t n = to - from;
-    with(few.stored, [&](auto way) {
+    with(given.stored, [&](auto way) {
         using Way = decltype(way);
-        gate ? products<Way, 2>(few, both, from, to, sums) : products<Way, 1>(few, both, from, to, sums);
+        gate ? products<Way, 2>(given, both, from, to, sums) : products<Way, 1>(given, both, from, to, sums);
     });
-    for (int64_t t = 0; t < few.rows; t++) {
+    for (int64_t t = 0; t < given.rows; t++) {
         float *row = sums[0] + t * SPAN, *gates = sums[1] + t * SPAN;
         if (gate) {
             for (int64_t i = n; i % V::W; i++) row[i] = gates[i] = 0;
             act(how, gates, row, n);
             row = gates;
         }
-        narrow(few.kind, row, out + (t * matrix.rows + from) * bytes_of(few.kind), n);
+        narrow(given.kind, row, out + (t * matrix.rows + from) * bytes_of(given.kind), n);
     }
 }
 
 // Rows from…to of a matrix of codes as numbers of the activations' kind, out [to − from, K].
-void open(const Few& few, const Matrix& matrix, int64_t from, int64_t to, char* out) {
-    const bool wide8 = few.stored == Kind::int8;
-    const int64_t size = padded(few.columns), bytes = wide8 ? 64 : 32;
-    const int64_t stride = wide8 ? Codes<8>::stride(few.columns) : Codes<4>::stride(few.columns);
+void open(const Activations& given, const Matrix& matrix, int64_t from, int64_t to, char* out) {
+    const bool wide8 = given.stored == Kind::int8;
+    const int64_t size = padded(given.columns), bytes = wide8 ? 64 : 32;
+    const int64_t stride = wide8 ? Codes<8>::stride(given.columns) : Codes<4>::stride(given.columns);
     for (int64_t n = from; n < to; n++) {
         const char* row = matrix.weight + n * stride;
         for (int64_t g = 0; g < size / 64; g++) {
@@ -358,8 +363,8 @@ void open(const Few& few, const Matrix& matrix, int64_t from, int64_t to, char* 
                 }
                 V::store(values + k, V::fma(low, scale, zero));
             }
-            const int64_t left = few.columns - g * 64, many = left < 64 ? left : 64;
-            narrow(few.kind, values, out + ((n - from) * few.columns + g * 64) * bytes_of(few.kind), many);
+            const int64_t left = given.columns - g * 64, many = left < 64 ? left : 64;
+            narrow(given.kind, values, out + ((n - from) * given.columns + g * 64) * bytes_of(given.kind), many);
         }
     }
 }

@@ -16,11 +16,11 @@ struct Matrix {
 };
 
 // Activations [T, K], and how the matrices store their numbers.
-struct Few {
-    static constexpr int64_t MOST = 16;  // rows of activations
+struct Activations {
+    static constexpr int64_t FEW = 16;   // rows up to which every row of a matrix is read once for all
     static constexpr int64_t SPAN = 64;  // rows of a matrix at most that one call computes
-    Kind kind;    // of activations, biases and results
-    Kind stored;  // of weights
+    Kind kind;                           // of activations, biases and results
+    Kind stored;                         // of weights
     int64_t rows, columns;
     const char* x;
     char* packed;  // 64-byte aligned; what `pack` makes of x

@@ -23,7 +23,7 @@ namespace many_rows {
 
 using few_rows::bytes_of, few_rows::padded, few_rows::wide;
 
-constexpr int64_t TILE = Few::SPAN;              // rows of a matrix
+constexpr int64_t TILE = Activations::SPAN;      // rows of a matrix
 constexpr int64_t STEP = V::W == 16 ? 128 : 64;  // channels of a tile
 constexpr int64_t COLUMNS = V::BLOCK * V::W;     // rows of a matrix whose sums are in registers at a time
 
@@ -100,14 +100,14 @@ inline void transpose(V::F (&x)[V::W]) {
 
 // Rows from…to of a matrix and channels k…end, in whole vectors, as out [end − k, TILE].
 template <class R>
-void lay(const Few& few, const char* weight, int64_t from, int64_t to, int64_t k, int64_t end, float* out) {
-    const int64_t stride = R::stride(few.columns);
+void lay(const Activations& given, const char* weight, int64_t from, int64_t to, int64_t k, int64_t end, float* out) {
+    const int64_t stride = R::stride(given.columns);
     for (int64_t n = 0; n < TILE; n += V::W)
         for (int64_t at = k; at < end; at += V::W) {
             V::F x[V::W];
             for (int64_t j = 0; j < V::W; j++) {
                 const int64_t row = from + n + j;
-                x[j] = row < to ? R::read(weight + row * stride, at, few.columns) : V::set(0.0f);
+                x[j] = row < to ? R::read(weight + row * stride, at, given.columns) : V::set(0.0f);
             }
             transpose(x);
             for (int64_t j = 0; j < V::W; j++) V::store(out + (at - k + j) * TILE + n, x[j]);
@@ -116,9 +116,9 @@ void lay(const Few& few, const char* weight, int64_t from, int64_t to, int64_t k
 
 // What `lay` will read next.
 template <class R>
-void fetch(const Few& few, const char* weight, int64_t from, int64_t to, int64_t k) {
-    const char* at = weight + from * R::stride(few.columns) + R::bytes(k);
-    for (int64_t row = from; row < to; row++, at += R::stride(few.columns))
+void fetch(const Activations& given, const char* weight, int64_t from, int64_t to, int64_t k) {
+    const char* at = weight + from * R::stride(given.columns) + R::bytes(k);
+    for (int64_t row = from; row < to; row++, at += R::stride(given.columns))
         for (int64_t line = 0; line < R::bytes(STEP); line += 64) __builtin_prefetch(at + line);
 }
 
@@ -140,21 +140,22 @@ struct Panels {
 size_t scratch(int64_t rows, bool gated) { return static_cast<size_t>(Panels(rows, gated, nullptr).size); }
 
 // sums [M, TILE] of activations first…last and rows from…to of a matrix
-inline void product_of(const Few& few, const Matrix& matrix, int64_t from, int64_t to, int64_t first, int64_t last,
-                       const Panels& p, float* sums) {
-    const int64_t row = few.columns * bytes_of(few.kind);
-    for (int64_t k = 0; k < few.columns; k += STEP) {
-        const int64_t left = few.columns - k, steps = left < STEP ? (left + V::W - 1) / V::W * V::W : STEP;
-        with(few.stored, [&](auto read) {
-            lay<decltype(read)>(few, matrix.weight, from, to, k, k + steps, p.tile);
-            if (left > STEP) fetch<decltype(read)>(few, matrix.weight, from, to, k + STEP);
+inline void product_of(const Activations& given, const Matrix& matrix, int64_t from, int64_t to, int64_t first,
+                       int64_t last, const Panels& p, float* sums) {
+    const int64_t row = given.columns * bytes_of(given.kind);
+    for (int64_t k = 0; k < given.columns; k += STEP) {
+        const int64_t left = given.columns - k, steps = left < STEP ? (left + V::W - 1) / V::W * V::W : STEP;
+        with(given.stored, [&](auto read) {
+            lay<decltype(read)>(given, matrix.weight, from, to, k, k + steps, p.tile);
+            if (left > STEP) fetch<decltype(read)>(given, matrix.weight, from, to, k + STEP);
         });
         for (int64_t m = first; m < last; m += V::ROWS) {
-            with(few.kind, [&](auto read) {
+            with(given.kind, [&](auto read) {
                 for (int64_t j = 0; j < V::ROWS; j++)
                     for (int64_t i = 0; i < steps; i += V::W)
-                        V::store(p.panel + j * STEP + i,
-                                 m + j < last ? read.read(few.x + (m + j) * row, k + i, few.columns) : V::set(0.0f));
+                        V::store(p.panel + j * STEP + i, m + j < last
+                                                             ? read.read(given.x + (m + j) * row, k + i, given.columns)
+                                                             : V::set(0.0f));
             });
             float* out = sums + (m - first) * TILE;
             for (int64_t n = 0; n < TILE; n += COLUMNS)
@@ -166,17 +167,17 @@ inline void product_of(const Few& few, const Matrix& matrix, int64_t from, int64
     }
     if (matrix.bias)
         for (int64_t n = from; n < to; n++) {
-            const float bias = wide(few.kind, matrix.bias, n);
+            const float bias = wide(given.kind, matrix.bias, n);
             for (int64_t m = 0; m < last - first; m++) sums[m * TILE + n - from] += bias;
         }
 }
 
 // Rows from…to, at most TILE, of the matrix, and activations first…last; with a gate act(gate) times them. out [T, N].
-void linear(const Few& few, const Matrix* gate, Act how, const Matrix& matrix, int64_t from, int64_t to, int64_t first,
-            int64_t last, char* out, float* memory) {
+void linear(const Activations& given, const Matrix* gate, Act how, const Matrix& matrix, int64_t from, int64_t to,
+            int64_t first, int64_t last, char* out, float* memory) {
     const Panels p(last - first, gate, memory);
-    product_of(few, matrix, from, to, first, last, p, p.sums[0]);
-    if (gate) product_of(few, *gate, from, to, first, last, p, p.sums[1]);
+    product_of(given, matrix, from, to, first, last, p, p.sums[0]);
+    if (gate) product_of(given, *gate, from, to, first, last, p, p.sums[1]);
     for (int64_t m = first; m < last; m++) {
         float* row = p.sums[0] + (m - first) * TILE;
         if (gate) {
@@ -184,7 +185,7 @@ void linear(const Few& few, const Matrix* gate, Act how, const Matrix& matrix, i
             few_rows::act(how, gates, row, TILE);
             row = gates;
         }
-        few_rows::narrow(few.kind, row, out + (m * matrix.rows + from) * bytes_of(few.kind), to - from);
+        few_rows::narrow(given.kind, row, out + (m * matrix.rows + from) * bytes_of(given.kind), to - from);
     }
 }
 

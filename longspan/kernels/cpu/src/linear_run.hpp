@@ -25,7 +25,7 @@ private:
         size_t matrix;
         int64_t from, to;
     };
-    void many(int threads, const Few& few, char* const* out) const;
+    void many(int threads, const Activations& given, char* const* out) const;
 
     const Level* level_;
     Kind kind_, stored_;
