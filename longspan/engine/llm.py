@@ -18,7 +18,7 @@ from longspan.engine import session as sessions
 from longspan.engine.choose import Case, choose
 from longspan.engine.forward import Forward
 from longspan.engine.generate import Output, Progress, Request, run
-from longspan.engine.memory import available, parse_bytes, reuse
+from longspan.engine.memory import available, give_back, parse_bytes, reuse
 from longspan.engine.plan import Plan
 from longspan.engine.progress import bar
 from longspan.engine.ropes import Ropes
@@ -132,6 +132,7 @@ class LLM(Words):
         forward = Forward(loaded.model, ropes, kernel, self.plan.place, self.plan.prefill)
         self.pages = forward.pages  # that sparse reading saw and read
         self.why_no_program = forward.why_no_program
+        give_back()  # what loading took and left
         if self.plan.offload is None:  # with pages in a file, memory counts for more than time
             reuse()
         self.scheduler = Scheduler(forward, self.ropes, self.pool, chunk, rows)

@@ -12,6 +12,8 @@ from torch.nn.functional import pad
 
 GROUP = 64
 BITS = {"int8": 8, "int4": 4}
+AT_ONCE = 1 << 20
+"""Weights that become codes at a time: on the way there they are several times as large as they were."""
 
 
 def bytes_per_row(columns: int, bits: int) -> int:
@@ -22,7 +24,16 @@ def bytes_per_row(columns: int, bits: int) -> int:
 def quantize(weight: Tensor, bits: int) -> Tensor:
     """uint8 [N, C] of weight [N, K]. Scales have the least squared error among a few for each group."""
     rows, columns = weight.shape
-    groups = pad(weight.float(), (0, -columns % GROUP)).view(rows, -1, GROUP)
+    packed = torch.empty((rows, bytes_per_row(columns, bits)), dtype=torch.uint8, device=weight.device)
+    step = max(1, AT_ONCE // max(columns, 1))
+    for n in range(0, rows, step):
+        packed[n : n + step] = _packed(weight[n : n + step], bits)
+    return packed
+
+
+def _packed(weight: Tensor, bits: int) -> Tensor:
+    rows = len(weight)
+    groups = pad(weight.float(), (0, -weight.shape[1] % GROUP)).view(rows, -1, GROUP)
     middle = 1 << (bits - 1)
     top = groups.abs().amax(-1, keepdim=True)
     best = scale = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import mmap
 import warnings
 
 import torch
@@ -18,6 +21,7 @@ WEIGHTS = ("stored", *codes.BITS)
 BUFFER = 1 << 25
 """Bytes of weights that are numbers again at a time, while many rows are multiplied."""
 MATRIX = 2
+_PAGE_OUT = 21  # mman.h of Linux
 
 
 def check(weights: str) -> None:
@@ -98,6 +102,7 @@ def quantize(model: transformers.PreTrainedModel, form: str) -> None:
     head = model.get_output_embeddings()
     if form == "int8" and isinstance(head, nn.Linear):
         model.set_output_embeddings(QuantizedLinear(head, form))
+        _page_out(head.weight)  # of an embedding that is the head's weight too, rows come back as they are read
     left = sorted({name.rpartition(".")[2] for name, held in layers.named_parameters() if held.dim() > MATRIX})
     if left:
         warnings.warn(f"weights: {', '.join(left)} of fused experts stay as they are stored", stacklevel=2)
@@ -107,5 +112,18 @@ def _replace(module: nn.Module, form: str) -> None:
     for name, child in module.named_children():
         if type(child) is nn.Linear:
             setattr(module, name, QuantizedLinear(child, form))
+            _page_out(child.weight)
         else:
             _replace(child, form)
+
+
+def _page_out(weight: Tensor) -> None:
+    """Let the system have the memory of a tensor that is not read any more. Checkpoints are mapped from their files,
+    for as long as any tensor of them is in use; who reads one of the others after all gets it from there again."""
+    if weight.device.type != "cpu":
+        return
+    first = -(-weight.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = (weight.data_ptr() + weight.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    if size > 0:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), _PAGE_OUT)
