@@ -154,7 +154,8 @@ def _selected(
     start = 0
     for segment, rows in zip(step.segments, step.rows, strict=True):
         sequence, rotation = segment.sequence, step.rotation(segment, layer)
-        reader = select.Reader(step.pool, sequence.groups[number], index, sequence.start, rotation, step.placement)
+        place = step.pool, sequence.groups[number], index, sequence.start
+        reader = select.Reader(*place, rotation, step.placement, step.backend is cpu.attend)
         asked = kept.Asked(q[start : start + segment.rows], rows, softcap, s_aux)
         parts += reader.parts(asked, sequence)
         start += segment.rows

@@ -173,7 +173,7 @@ def _columns(step: Step, segment: Segment, rows: torch.Tensor, number: int) -> t
     if isinstance(step.placement, Slot):
         return None
     sequence = segment.sequence
-    reader = Reader(step.pool, sequence.groups[number], 0, sequence.start, None, step.placement)
+    reader = Reader(step.pool, sequence.groups[number], 0, sequence.start, None, step.placement, True)
     spans = reader.spans(rows.tolist(), sequence)
     return spans[0].always if len(spans) == 1 and not spans[0].few else None
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from longspan.attention.kept import Asked, towards, turned
-from longspan.attention.placement import Far, Placement, Slot
+from longspan.attention.placement import Far, Placed, Placement, Slot
 from longspan.attention.rotation import Rotation
 from longspan.cache.found import Found
 from longspan.cache.group import Group
@@ -17,11 +17,11 @@ from longspan.cache.sequence import Sequence
 from longspan.cache.summaries.choose import choose
 from longspan.cache.summaries.selection import Selection
 from longspan.kernels import Backend, Work, slots
-from longspan.kernels.cpu import slotted
+from longspan.kernels.cpu import kept, slotted
 from longspan.rope.rotate import turn
 
 TOGETHER = 4
-"""Queries that choose for themselves and are attended at a time; each gathers its own pages."""
+"""Queries that choose for themselves and are attended at a time, where each gathers its own pages."""
 SCORED = 64
 """Queries that are scored at a time."""
 
@@ -113,16 +113,24 @@ def attend(parts: list[Part], backend: Backend) -> list[torch.Tensor]:
 
 
 class Reader:
-    """One segment in one layer of a group."""
+    """One segment in one layer of a group. compiled: whether compiled kernels may read its pages where they lie."""
 
     def __init__(
-        self, pool: Pool, group: Group, index: int, start: int, rotation: Rotation | None, placement: Placement
+        self,
+        pool: Pool,
+        group: Group,
+        index: int,
+        start: int,
+        rotation: Rotation | None,
+        placement: Placement,
+        compiled: bool,
     ) -> None:
         assert pool.select is not None
         self.pool, self.group, self.index, self.start = pool, group, index, start
         self.rotation, self.placement = rotation, placement
         self.selection: Selection = pool.select
         self.page = pool.layout.page
+        self.in_place = compiled and pool.readable(1, taken=True)
 
     def shares(self, other: Reader) -> bool:
         """Whether both read the same pages, as far as the shorter of both texts goes."""
@@ -149,7 +157,7 @@ class Reader:
         since = [self._since(sequence, row) for row in rows]
         cuts = [0]
         for i in range(1, len(rows)):
-            many = bool(choosing[i]) and since[i] is None and i - cuts[-1] >= TOGETHER
+            many = not self.in_place and bool(choosing[i]) and since[i] is None and i - cuts[-1] >= TOGETHER
             other = bool(choosing[i]) != bool(choosing[i - 1]) or since[i] != since[i - 1]
             if rows[i] % self.page == 0 or other or many:
                 cuts.append(i)
@@ -256,9 +264,8 @@ class Reader:
         """All queries read the same columns [G, n], which are ascending."""
         keys, values = self.group.open(self.pool, self.index, columns)
         positions = self._positions(columns)
-        q, k = asked.queries, keys
-        if self.rotation is not None:
-            placed = self.placement.place(positions, positions[:, :0], asked.rows, self.page)
+        q, k, placed = asked.queries, keys, self._placed(positions, asked.rows)
+        if placed is not None and self.rotation is not None:
             k = turn(k, *self.rotation.by(placed.keys, placed.unit))
             q = turned(q, placed.queries, self.rotation, q.shape[1] // len(k))
         work = slots.Slots(q, asked.rows, k, values, positions, softcap=asked.softcap, learned=asked.learned)
@@ -274,30 +281,80 @@ class Reader:
         columns = torch.where(columns < 0, 1 << 40, columns).sort(2).values  # −1 to the end
         columns = columns.masked_fill(columns >= 1 << 40, -1).transpose(0, 1).flatten(0, 1)  # [R·G, n]
         lanes = torch.arange(kv_heads, device=columns.device).repeat(count)
-        keys, values = self.group.open(self.pool, self.index, columns, lanes)
         positions = self._positions(columns)
         at = asked.rows.repeat_interleave(kv_heads)[:, None]
         positions = positions.masked_fill(positions > at, -1)
-        q, k = asked.queries, keys
-        if self.rotation is not None:
-            placed = self.placement.place(positions, positions[:, :0], asked.rows, self.page)
-            k = turn(k, *self.rotation.by(placed.keys, placed.unit))
+        q, placed = asked.queries, self._placed(positions, asked.rows)
+        if placed is not None and self.rotation is not None:
             q = turned(q, placed.queries, self.rotation, heads // kv_heads)
         learned = None if asked.learned is None else asked.learned.repeat(count)
-        work = slots.Slots(
-            q.reshape(1, count * heads, dim),
-            asked.rows[-1:],
-            k,
-            values,
-            positions,
-            softcap=asked.softcap,
-            learned=learned,
-        )
+        one = Asked(q.reshape(1, count * heads, dim), asked.rows[-1:], asked.softcap, learned)
         seen = slots.Seen(wants_mass=part.looks)
-        out = slotted.attend(work, seen).view(count, heads, dim)
+        read = self._where_they_lie if self.in_place else self._gathered
+        out = read(one, columns, lanes, positions, placed, seen).view(count, heads, dim)
         if seen.mass is not None:
             self._note(part, columns[-kv_heads:], seen.mass[-kv_heads:])
         return out
+
+    def _gathered(
+        self,
+        asked: Asked,
+        columns: torch.Tensor,
+        lanes: torch.Tensor,
+        positions: torch.Tensor,
+        placed: Placed | None,
+        seen: slots.Seen,
+    ) -> torch.Tensor:
+        """[1, B·g, D] of one query of each of B lanes. columns [B, n]: what each reads, of the KV head that `lanes` [B]
+        says. positions [B, n·P]. placed: where these stand; None: nothing turns."""
+        keys, values = self.group.open(self.pool, self.index, columns, lanes)
+        if placed is not None and self.rotation is not None:
+            keys = turn(keys, *self.rotation.by(placed.keys, placed.unit))
+        work = slots.Slots(
+            *(asked.queries, asked.rows, keys, values, positions), softcap=asked.softcap, learned=asked.learned
+        )
+        return slotted.attend(work, seen)
+
+    def _where_they_lie(
+        self,
+        asked: Asked,
+        columns: torch.Tensor,
+        lanes: torch.Tensor,
+        positions: torch.Tensor,
+        placed: Placed | None,
+        seen: slots.Seen,
+    ) -> torch.Tensor:
+        """As `_gathered`, by the compiled kernel; pages in a file are taken out of it, each once for all queries."""
+        ids = torch.from_numpy(np.ascontiguousarray(self.group.live[self.index]))
+        table = ids[lanes[:, None], columns.clamp_min(0)]
+        old, coded = (columns >= 0) & (columns < self.group.sealed), self.pool.coded()
+        if coded is None and bool(old.any()):
+            coded, table[old] = self.pool.taken(table[old])
+        counts = (columns >= 0).sum(1) * self.page
+        most, turns = int(counts.max()), None
+        if placed is not None and self.rotation is not None:
+            turns = kept.Turns(placed.keys[:, :most], *self.rotation.table(placed.keys, placed.unit))
+        pages = kept.Kept(
+            table=table,
+            sealed=old.sum(1),
+            counts=counts,
+            keys=self.pool.keys,
+            values=self.pool.values,
+            coded=coded,
+            positions=positions,
+            weights=None,
+            turns=turns,
+        )
+        out = kept.attend(pages, asked.queries, asked.rows, softcap=asked.softcap, learned=asked.learned, seen=seen)
+        if seen.mass is not None:
+            seen.mass = torch.nn.functional.pad(seen.mass, (0, positions.shape[1] - most))
+        return out
+
+    def _placed(self, positions: torch.Tensor, rows: torch.Tensor) -> Placed | None:
+        """Where slots at text positions [B, n·P] stand from queries at `rows`; None: nothing turns."""
+        if self.rotation is None:
+            return None
+        return self.placement.place(positions, positions[:, :0], rows, self.page)
 
     def _positions(self, columns: torch.Tensor) -> torch.Tensor:
         """Text positions [G, n·P] of the slots of columns [G, n]; −1 for padding and for slots before the text."""

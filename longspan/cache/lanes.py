@@ -15,7 +15,6 @@ from longspan.cache.pages import Pages
 from longspan.cache.pool import Pool
 from longspan.cache.repack import pack, repack
 from longspan.kernels.cpu import kept as cpu
-from longspan.kernels.work import Raw
 
 Turn = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """turn(x [..., n, D], by [..., n]): x turned further by so many tokens."""
@@ -196,13 +195,7 @@ class Lanes:
 
     def readable(self, rows: int) -> bool:
         """Whether compiled kernels read the pages where they lie, for so many queries."""
-        pool, layout = self.pool, self.pool.layout
-        if pool.sealed is not None and (
-            pool.format is None or pool.format.coded is None or pool.sealed.buffers is None
-        ):
-            return False
-        coded = None if pool.format is None else pool.format.coded
-        return pool.keys.is_cpu and cpu.serves(pool.dtype, layout.head_dim, layout.page, rows, coded)
+        return self.pool.readable(rows)
 
     def pages(self, index: int) -> cpu.Kept:
         """The pages of a layer where they lie, for the kernels."""
@@ -225,13 +218,8 @@ class Lanes:
         positions: torch.Tensor,
         weights: torch.Tensor | None,
     ) -> cpu.Kept:
-        pool, coded = self.pool, None
-        if pool.sealed is not None:
-            assert pool.format is not None
-            assert pool.format.coded is not None
-            assert pool.sealed.buffers is not None
-            coded = Raw(pool.format.coded, pool.sealed.buffers, 0)
-        return cpu.Kept(table, sealed, counts, pool.keys, pool.values, coded, positions, weights, None)
+        pool = self.pool
+        return cpu.Kept(table, sealed, counts, pool.keys, pool.values, pool.coded(), positions, weights, None)
 
     def ask(self, index: int, queries: torch.Tensor) -> None:
         """Add up the unrotated queries [T, H, D] of a layer, where the policy wants their mean and covariance."""

@@ -13,6 +13,8 @@ from longspan.cache.offload.store import Offloaded
 from longspan.cache.pages import Budget, Pages
 from longspan.cache.summaries.selection import Selection
 from longspan.errors import DoesNotFit, UsageError
+from longspan.kernels.cpu import kept as cpu
+from longspan.kernels.work import Raw
 
 PAGE_SIZES = (16, 32, 64, 128)
 
@@ -121,6 +123,31 @@ class Pool(Slab):
         keys[~sealed], values[~sealed] = self.keys[ids[~sealed]], self.values[ids[~sealed]]
         keys[sealed], values[sealed] = self.format.open(self.sealed.take(ids[sealed]), self.dtype)
         return keys, values
+
+    def readable(self, rows: int, taken: bool = False) -> bool:
+        """Whether compiled kernels read the pages of lanes where they lie (`kernels.cpu.kept`), for so many queries.
+        taken: or where they were put that were taken out of a file."""
+        form = None
+        if self.sealed is not None:
+            form = None if self.format is None else self.format.coded
+            if form is None or not (taken or isinstance(self.sealed, Slab)):
+                return False
+        return self.keys.is_cpu and cpu.serves(self.dtype, self.layout.head_dim, self.layout.page, rows, form)
+
+    def coded(self) -> Raw | None:
+        """All sealed pages where they lie, those of formats that kernels read; None: there are none in memory."""
+        if not isinstance(self.sealed, Slab) or self.format is None or self.format.coded is None:
+            return None
+        return Raw(self.format.coded, self.sealed.buffers, 0)
+
+    def taken(self, ids: torch.Tensor) -> tuple[Raw, torch.Tensor]:
+        """Of sealed pages ids [n] that are in a file, in such a format: each of them once, and which of these they
+        are [n]."""
+        assert self.sealed is not None
+        assert self.format is not None
+        assert self.format.coded is not None
+        each, which = torch.unique(ids, return_inverse=True)
+        return Raw(self.format.coded, self.sealed.take(each), len(each)), which
 
     @property
     def owned_bytes(self) -> int:

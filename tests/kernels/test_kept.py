@@ -78,6 +78,7 @@ CASES = [
     (torch.float16, 80, 16, 2, None, {"partial": True}),
     (torch.bfloat16, 128, 32, 1, "int8", {"alike": True}),
     (torch.bfloat16, 96, 64, 2, "int4", {}),
+    (torch.bfloat16, 64, 64, 2, "dense", {"alike": True}),
     (torch.float32, 256, 128, 2, None, {"unturned": True}),
 ]
 LIMITS = [{}, {"window": 40, "sinks": 7}, {"softcap": 3.0}, {"learned": True}]

@@ -99,6 +99,7 @@ def attend(
 
 
 def serves(dtype: torch.dtype, dim: int, page: int, rows: int, coded: str | None) -> bool:
-    """Whether this kernel does such lanes. coded: the format of sealed pages; None: there are none."""
+    """Whether this kernel does such lanes. coded: the format of sealed pages, which may be as dense as the others;
+    None: there are none."""
     fits = dtype in DENSE and dim % UNIT == 0 and page % UNIT == 0 and rows <= UNIT
-    return NATIVE is not None and fits and (coded is None or coded in CODED)
+    return NATIVE is not None and fits and (coded in (None, "dense") or coded in CODED)

@@ -124,10 +124,11 @@ struct Dense {
     const char *keys = nullptr, *values = nullptr;
 
     Dense(const Kept& k, int64_t lane, int64_t n) {
-        if (n < k.sealed[lane] || n >= k.pages(lane)) return;
+        const bool coded = n < k.sealed[lane];
+        if (n >= k.pages(lane) || (coded && k.coded.kind != k.kind)) return;
         const int64_t at = k.table[lane * k.columns + n] * page_bytes(k.kind, k.dim * k.page);
-        keys = k.keys + at;
-        values = k.values + at;
+        keys = (coded ? k.coded.keys : k.keys) + at;
+        values = (coded ? k.coded.values : k.values) + at;
     }
 };
 
