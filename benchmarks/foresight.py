@@ -3,9 +3,10 @@
     python benchmarks/foresight.py OUT [--quick] [--minutes 9] [--only small,S] [--contexts 512,4096] [--report docs]
 
 Models with random weights read a prompt and generate, each case twice in a process of its own. Before the cases of
-each shape the machine is calibrated anew, and every case is foretold from the latest calibration before it is run.
-Rows are added to OUT/rows.jsonl as they come: started again, the script goes on with what is missing, so a long matrix
-can be run in pieces (--minutes: no case is begun later than that). --report puts the figures into docs/foresight.md.
+each shape and context the machine is calibrated anew, and every case is foretold from the latest calibration before it
+is run. Rows are added to OUT/rows.jsonl as they come: started again, the script goes on with what is missing, so a long
+matrix can be run in pieces (--minutes: no case is begun later than that). --report puts the figures into
+docs/foresight.md.
 
 Compared: bytes of the KV cache at their peak, the peak of resident memory, seconds to the first token (reading the
 prompt), milliseconds of each later one. The noise beside is by how much the second run differs from the first.
@@ -148,10 +149,10 @@ def run(out: Path, wanted: list[Case], minutes: float) -> int:
             folder = Path(made) / case.shape
             if not folder.exists():
                 shapes.write(folder, config)
-            if latest != case.shape:
+            if latest != (case.shape, case.context):
                 told = calibrate()
                 told.save()
-                latest = case.shape
+                latest = case.shape, case.context
                 print(f"calibrated in {told.seconds:.0f} s, spread {told.costs.spread:.1%}", file=sys.stderr)
             row: dict[str, Any] = {"case": case.key, **dataclasses.asdict(case), "foretold": foretold(case, config)}
             row["runs"] = measured(case, folder)

@@ -111,8 +111,8 @@ def calibrate(told: Told = lambda what, done, total: None) -> Calibration:
     ways = [f"{form} {way}" for form in features.FORMS for way in ("-", "h2o:budget=2048", "landmark")]
     timed = (one_row, ROWS), (blocks, BLOCKS)
     parts = [(clock, body, form) for clock, some in timed for body, forms in some.items() for form in forms]
-    # what evictions and selections add is counted alike in all layers: one model tells it
-    every = [way for way in ways if way.endswith("-")]
+    # how pages of each form are gathered is told by one model, and by another what is done with them then
+    every = [way for way in ways if way.endswith("-") or way.startswith("dense")]
     seen = [*((ATTENTION[0], way) for way in ways), *((probe, way) for probe in ATTENTION[1:] for way in every)]
     total = len(parts) + len(seen) + 1
     with tempfile.TemporaryDirectory(prefix="longspan-calibrate-") as made:
@@ -196,12 +196,16 @@ def attention(found: Gathered, probe: Probe, plan: str, made: Path) -> None:
         bench.read(text, 1024 - len(text.ids))
         read(1024, 256)
         answer(5)
+        bench.read(text, 2304 - len(text.ids))
+        read(512, 256)  # now tokens go
+        read(64, 32)
     elif work.select is not None:
         read(1536, 256)
         read(128, 128, asks=True)
         answer(5)
         fill(8192)
         read(32, 32, asks=True)
+        read(64, 32)
         read(256, 256)
         read(128, 128, asks=True)
         answer(5)

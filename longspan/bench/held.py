@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+
 from longspan.errors import LongspanError
 
 
@@ -22,12 +24,13 @@ def measure(folder: Path) -> int:
 
 def main() -> None:
     from longspan.engine.llm import LLM
-    from longspan.engine.memory import peak_rss
 
     llm = LLM(sys.argv[1])
     model = sum(x.nbytes for x in llm.scheduler.forward.model.parameters())  # type: ignore[attr-defined]
     llm.generate([1] * 64, max_new_tokens=4, ignore_eos=True)
-    print(json.dumps({"bytes": peak_rss() - model - llm.pool.peak_bytes}), flush=True)
+    # not its peak, which it reached while the model was loaded: what was needed for that is free again
+    held = psutil.Process().memory_info().rss
+    print(json.dumps({"bytes": held - model - llm.pool.peak_bytes}), flush=True)
 
 
 if __name__ == "__main__":

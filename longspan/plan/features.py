@@ -5,12 +5,15 @@ amount is a number of calls, of numbers read or of products, counted alike here 
 
     body.few, body.many       all but attention, for up to 16 rows and for more
     pages.few, pages.many     attention over all pages, by compiled kernels, for up to 8 rows and for more
-    lanes.few, lanes.many     attention over what eviction left: of tokens that answer, by compiled kernels; while a
-                              text is read, gathered, in torch
+    lanes.few, lanes.many     attention over what eviction left: of tokens that answer, where the pages lie; while a
+                              text is read, gathered
     select.few, select.many   attention over few pages: of a token that answers, of rows that are only read
     asked                     rows that choose their pages
     evict, seal, summarise    what happens at multiples of the interval
     token                     drawing a token from its logits
+
+Most groups are told apart by how pages are stored. Where keys and values become numbers before they are multiplied
+(lanes.many, select.many, asked), only how they are gathered is.
 """
 
 from __future__ import annotations
@@ -30,10 +33,8 @@ from longspan.plan.work import Work
 
 ASKED = 128
 """Last tokens of a prompt that are taken for its question (`engine.schedule.ASKED`)."""
-TOGETHER = 4
-"""Of these, how many are attended at a time (`attention.select.TOGETHER`)."""
 SCORED = 64
-"""And how many are scored at a time (`attention.select.SCORED`)."""
+"""Of these, how many are scored at a time (`attention.select.SCORED`)."""
 
 FORMS = "dense", "int8", "int4"
 """Forms of pages that costs are known of."""
@@ -132,9 +133,12 @@ def _layer(reach: Reach, work: Work, steps: Steps, question: int) -> Iterator[tu
         for group, some in ((f"pages.few.{form}", few), (f"pages.many.{form}", ~few)):
             yield group, pages(first[some], rows[some], layer.window, heads, lanes, dim)
     elif work.evict is not None:
-        held = first if reach.reading is None else np.minimum(first, reach.reading - (every or 0) // 2)
-        yield f"lanes.many.{form}", gathered(rows, held + rows, heads, lanes, dim)
-        yield f"evict.{form}", tidied(held + rows, _budget(reach, every), lanes, dim)
+        assert every is not None
+        held = first if reach.reading is None else np.minimum(first, reach.reading - every // 2)
+        yield "lanes.many", gathered(rows, held + rows, heads, lanes, dim, form)
+        filled = (first + rows) // every > first // every
+        amounts = tidied(held + rows, _budget(reach, every), lanes, dim)
+        yield f"evict.{form}", {name: much * filled for name, much in amounts.items()}
     else:
         yield from _selecting(reach, work, steps, question)
     if every is not None and work.evict is None:
@@ -165,11 +169,13 @@ def pages(
     }
 
 
-def gathered(rows: np.ndarray, slots: np.ndarray, heads: int, lanes: int, dim: float) -> dict[str, np.ndarray]:
+def gathered(
+    rows: np.ndarray, slots: np.ndarray, heads: int, lanes: int, dim: float, form: str
+) -> dict[str, np.ndarray]:
     """Attention over slots of lanes, each opened once."""
     return {
         "layer": np.ones_like(rows),
-        "gather": slots * lanes * dim,
+        f"gather.{form}": slots * lanes * dim,
         "score": rows * heads * slots,
         "product": rows * heads * slots * dim,
     }
@@ -202,25 +208,25 @@ def _selecting(reach: Reach, work: Work, steps: Steps, question: int) -> Iterato
     held = np.minimum(-(-(steps.first + steps.rows) // page), always) * page
     parts = -(-read // page) * plain
     yield (
-        f"select.many.{form}",
+        "select.many",
         {
             "part": parts,
-            "gather": parts * held * lanes * dim,
+            f"gather.{form}": parts * held * lanes * dim,
             "score": read * heads * held,
             "product": read * heads * held * dim,
         },
     )
-    yield f"asked.{form}", asked(asking, old, always + pages, page, heads, lanes, dim)
+    yield "asked", asked(asking, old, always + pages, page, heads, lanes, dim, form)
 
 
 def asked(
-    rows: np.ndarray, old: np.ndarray, chosen: int, page: int, heads: int, lanes: int, dim: float
+    rows: np.ndarray, old: np.ndarray, chosen: int, page: int, heads: int, lanes: int, dim: float, form: str
 ) -> dict[str, np.ndarray]:
     """Rows that choose among `old` pages and read `chosen`."""
     slots = np.minimum(chosen, old + chosen) * page
     return {
-        "part": -(-rows // TOGETHER),
-        "gather": rows * slots * lanes * dim,
+        "part": -(-rows // page),
+        f"gather.{form}": rows * slots * lanes * dim,
         "product": rows * slots * heads * dim,
         "open": -(-rows // SCORED) * old * lanes * dim,
         "scan": rows * old * heads * dim,
@@ -249,7 +255,7 @@ def _answer(reach: Reach, work: Work, tokens: int, since: int) -> Amounts:
         return found
     elif work.evict is not None:
         held = np.minimum(at, (reach.answering or tokens) - every // 2 + min(since, every // 2))
-        add(f"lanes.few.{form}", _told(gathered(one, held, heads, lanes, dim)), batch)
+        add(f"lanes.few.{form}", _told(gathered(one, held, heads, lanes, dim, form)), batch)
         add(f"evict.{form}", tidied(held + every, _budget(reach, every), lanes, dim), batch)
     else:
         select = work.select
@@ -258,9 +264,9 @@ def _answer(reach: Reach, work: Work, tokens: int, since: int) -> Amounts:
         held = np.minimum(-(-at // work.page), always + (select.pages or 0)) * work.page
         add(f"select.few.{form}", _told(pages(held, one, None, heads, lanes, dim)), batch)
         old = np.maximum(at // work.page - always, 0)
-        looks = asked(one * (old > 0), old, always + (select.pages or 0), work.page, heads, lanes, dim)
+        looks = asked(one * (old > 0), old, always + (select.pages or 0), work.page, heads, lanes, dim, form)
         # an answer looks at its every `hold`-th token; a short one goes on from what its prompt found
-        add(f"asked.{form}", looks, batch * (work.new // select.hold / work.new if work.new else 1 / select.hold))
+        add("asked", looks, batch * (work.new // select.hold / work.new if work.new else 1 / select.hold))
         add("summarise", {"layer": one, "number": one * every * lanes * dim}, batch)
     if work.format is not None and work.evict is None:
         add(f"seal.{form}", {"layer": one, "number": one * every * lanes * dim}, batch)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 
 from longspan.errors import UsageError
-from longspan.kernels.slots import ROWS
 from longspan.plan import counts
-from longspan.plan.features import SCORED, TOGETHER
+from longspan.plan.features import SCORED
 from longspan.plan.machine import Machine
 from longspan.plan.memory import memory
 from longspan.plan.shape import Layer, Shape
 from longspan.plan.work import Work
 
-SLOT, SCORE = 24, 16
-"""Bytes that are held at a time for each number of a gathered key, in float32, with those of the step before; and for
-each score, or number of a query that is turned to a page."""
+LAYER = 350_000
+"""Bytes of the objects that run a layer, whatever its size: Python's, torch's and the kernels'. Seen of models of 2 to
+64 layers."""
+SLOT, PLACE, SCORE = 12, 32, 8
+"""Bytes that are held at a time for each number of a gathered key, in float32: turned, and laid out for the kernel
+beside its value; for where each slot that a row chose stands, in each lane; and for each number of a query that is
+turned to a page whose summary it meets."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ def resident(shape: Shape, work: Work, machine: Machine) -> Resident:
     rows = max(1, min(counts.step(work), work.context - work.new))
     parts = [
         Held("process", machine.costs.base, "Python with torch, transformers and longspan, as measured"),
+        Held("layers", len(shape.layers) * LAYER, f"{len(shape.layers)} layers × {LAYER:,} bytes of objects"),
         Held("weights", 0 if weights is None else weights.bytes, "" if weights is None else weights.formula),
         Held("cache", planned.cache, "keys and values, summaries and notes, at their most"),
         _body(shape, work, rows),
@@ -67,20 +71,22 @@ def _body(shape: Shape, work: Work, rows: int) -> Held:
 
 
 def _attention(layer: Layer, work: Work, rows: int, seen: int | None) -> Held:
-    """Queries and outputs in float32; where slots are gathered, their keys and values twice over, and scores."""
+    """Queries and outputs in float32; where slots are gathered, their keys and values as stored and as numbers."""
     heads, lanes, dim = layer.heads, layer.kv_heads, max(layer.qk_dim, layer.v_dim)
     plain = rows * heads * dim * (2 * 4 + work.element)
     text = f"{rows:,} rows × {heads} heads × {dim} × {8 + work.element} bytes"
     if layer.kind in ("sliding", "chunked", "linear") or (work.evict is None and work.select is None):
         return Held("attention", plain, text)
     slots = work.context if seen is None else min(work.context, seen + rows)
-    many = min(rows, ROWS if work.select is None else work.page)
-    each = 2 * work.element + SLOT
-    gathered = lanes * slots * dim * each + heads * many * slots * SCORE
-    text += f" + {slots:,} slots × ({lanes} lanes × {dim} × {each} bytes + {heads} heads × {many} rows × {SCORE})"
-    if work.select is not None and work.select.pages is not None:
-        chosen = min(work.context, slots + work.select.pages * work.page)
-        scored = min(SCORED, work.context) * (work.context // work.page) * heads * dim * SCORE
-        gathered = max(gathered, TOGETHER * lanes * chosen * dim * each + scored)
-        text += f", or {TOGETHER} rows that choose {chosen:,} slots each, {scored:,} bytes for their scores"
-    return Held("attention", plain + gathered, text)
+    if work.select is None:
+        each = 2 * work.element + SLOT
+        text += f" + {slots:,} slots × {lanes} lanes × {dim} × {each} bytes"
+        return Held("attention", plain + lanes * slots * dim * each, text)
+    if work.select.pages is None:
+        return Held("attention", plain, text)
+    chosen = min(work.context, slots + work.select.pages * work.page)
+    scored = min(SCORED, work.context) * (work.context // work.page) * heads * dim * SCORE
+    places = work.page * chosen * (lanes * PLACE + heads * 4)
+    text += f" + {work.page} rows × {chosen:,} slots × ({lanes} lanes × {PLACE} + {heads} heads × 4 bytes)"
+    text += f" + {scored:,} bytes for what they choose from"
+    return Held("attention", plain + places + scored, text)

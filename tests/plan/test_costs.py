@@ -24,21 +24,21 @@ PARAMETERS = 2 * 64 * 12 * 16 + 3 * 64 * 256
 LAYER = Layer("full", None, 8, 4, 16, 16, 2 * 64 * 12 * 16, 3 * 64 * 256, 3 * 64 * 256)
 SMALL = model([LAYER] * 3, hidden=64, vocab=1000, tied=True)
 
-GATHERED = "gather", "score", "product"
+GATHERED = (*(f"gather.{form}" for form in features.FORMS), "score", "product")
 OF_PAGES = {
     "pages.few": ("layer", "read", "pair", "exp", "row"),
     "pages.many": ("layer", "read", "pair", "exp", "row"),
     "lanes.few": ("step", *GATHERED),
-    "lanes.many": ("layer", *GATHERED),
     "select.few": ("step", "read", "pair", "exp", "row"),
-    "select.many": ("part", *GATHERED),
-    "asked": ("part", "gather", "product", "open", "scan"),
     "evict": ("layer", "lane", "slot", "moved"),
     "seal": ("layer", "number"),
 }
 KINDS = {
     "body.few": ("step", "layer", "byte.plain", "byte.int8", "byte.int4"),
     "body.many": ("layer", "weight", "flop", "number", "open.int8", "open.int4"),
+    "lanes.many": ("layer", *GATHERED),
+    "select.many": ("part", *GATHERED),
+    "asked": ("part", *GATHERED, "open", "scan"),
     "summarise": ("layer", "number"),
     "token": ("call", "logit"),
     **{f"{group}.{form}": names for group, names in OF_PAGES.items() for form in features.FORMS},
@@ -48,7 +48,7 @@ HERE = Machine("here", 1 << 34, 4e10, 9e11, measured=True, kind="cpu", costs=COS
 
 
 def test_numbers_of_the_engine_are_those_of_the_engine():
-    assert (features.TOGETHER, features.SCORED) == (select.TOGETHER, select.SCORED)
+    assert features.SCORED == select.SCORED
     assert features.ASKED == schedule.ASKED
 
 
@@ -85,8 +85,8 @@ def test_eviction_holds_a_budget_and_the_step():
     work = plan(2048, new=0, evict="h2o:budget=512")
     found = features.reading(SMALL, work, Steps.of(2048, 256))
     slots = 256 + 512 + 6 * 768
-    assert found["lanes.many.dense", "gather"] == found["evict.dense", "slot"] == 3 * slots * 4 * 16
-    assert found["lanes.many.dense", "score"] == 3 * 256 * 8 * slots
+    assert found["lanes.many", "gather.dense"] == found["evict.dense", "slot"] == 3 * slots * 4 * 16
+    assert found["lanes.many", "score"] == 3 * 256 * 8 * slots
     assert found["evict.dense", "lane"] == 3 * 8 * 4
     assert found["evict.dense", "moved"] == 3 * 6 * 768 * 4 * 16
 
@@ -95,10 +95,10 @@ def test_selection_reads_a_window_and_its_question_chooses():
     work = plan(4096, new=0, select="landmark:pages=2,near=128,sinks=4")
     found = features.reading(SMALL, work, Steps.of(4096, 256))
     always = 2 + 1 + 1
-    assert found["asked.dense", "part"] == 3 * 128 / 4
-    assert found["asked.dense", "scan"] == 3 * 128 * (64 - always) * 8 * 16
-    assert found["asked.dense", "gather"] == 3 * 128 * (always + 2) * 64 * 4 * 16
-    assert found["select.many.dense", "part"] == 3 * (4096 - 128) / 64
+    assert found["asked", "part"] == 3 * 128 / 64
+    assert found["asked", "scan"] == 3 * 128 * (64 - always) * 8 * 16
+    assert found["asked", "gather.dense"] == 3 * 128 * (always + 2) * 64 * 4 * 16
+    assert found["select.many", "part"] == 3 * (4096 - 128) / 64
     assert found["summarise", "number"] == 3 * 4096 * 4 * 16
 
 
@@ -109,13 +109,13 @@ def test_a_step_that_answers():
     assert dense["pages.few.dense", "layer"] == 3
     assert (dense["token", "call"], dense["token", "logit"]) == (3, 3000)
     evicted = features.answering(SMALL, plan(1000, evict="h2o:budget=512"), 900, 10)
-    assert evicted["lanes.few.dense", "gather"] == 3 * (512 + 10) * 64
+    assert evicted["lanes.few.dense", "gather.dense"] == 3 * (512 + 10) * 64
     assert evicted["evict.dense", "layer"] == 3 / 256
     chosen = features.answering(SMALL, plan(9000, select="landmark:pages=2,near=128,sinks=4,hold=10"), 8192, 0)
     assert chosen["select.few.dense", "read"] == pytest.approx(3 * 6 * 64 * 64, rel=0.01)
-    assert chosen["asked.dense", "part"] == pytest.approx(3 * 12 / 128)  # 12 looks in 128 tokens
+    assert chosen["asked", "part"] == pytest.approx(3 * 12 / 128)  # 12 looks in 128 tokens
     short = features.answering(SMALL, plan(9000, select="landmark:pages=2,near=128,sinks=4,hold=10", new=9), 8192, 0)
-    assert short["asked.dense", "part"] == 0
+    assert short["asked", "part"] == 0
     # where pages and slots stand is told once for all layers
     assert evicted["lanes.few.dense", "step"] == chosen["select.few.dense", "step"] == 1
     assert not {("lanes.few.dense", "layer"), ("select.few.dense", "layer")} & {*evicted, *chosen}

@@ -22,6 +22,7 @@ def parts(work):
 def test_dense_reading_holds_weights_cache_and_a_step():
     found = parts(plan(5000, new=0))
     assert found["process"] == 1 << 28
+    assert found["layers"] == 3 * 350_000
     assert found["weights"] == 2 * SMALL.parameters
     assert found["cache"] == memory(SMALL, plan(5000, new=0)).cache
     assert found["activations"] == 2048 * 2 * (3 * 64 + 4 * 14_336)
@@ -31,9 +32,11 @@ def test_dense_reading_holds_weights_cache_and_a_step():
 def test_what_is_gathered_is_held_besides():
     evicted = parts(plan(5000, new=0, evict="h2o:budget=512"))["attention"]
     slots = 512 + 128 + 256
-    assert evicted == 256 * 8 * 16 * 10 + slots * 4 * 16 * 28 + slots * 8 * 128 * 16
+    assert evicted == 256 * 8 * 16 * 10 + slots * 4 * 16 * (2 * 2 + 12)
     selected = parts(plan(50_000, new=0, select="landmark:pages=8,near=512"))["attention"]
-    assert selected > parts(plan(50_000, new=0))["attention"] / 8
+    chosen = 4 + 512 + 256 + 8 * 64
+    scores = 64 * (50_000 // 64) * 8 * 16 * 8
+    assert selected == 256 * 8 * 16 * 10 + 64 * chosen * (4 * 32 + 8 * 4) + scores
 
 
 def test_a_machine_that_was_not_measured_is_refused():
