@@ -49,6 +49,8 @@ ATTENTION = Probe("grouped", 4, 256, 256, 8, 2, 64), Probe("plain", 2, 256, 256,
 FAR = {"grouped": 32_768, "plain": 12_288}
 """Tokens whose keys and values are far more than a core's own caches hold."""
 TIDY = "evict", "seal", "summarise"
+LEAST = 0.01
+"""Of a body's time, what attention of a token adds at least: where it comes out below, noise hides it."""
 
 Told = Callable[[str, int, int], None]
 
@@ -67,23 +69,28 @@ class Gathered:
         if seconds > 0:
             self.groups[groups.pop()].append(({name: much for (_, name), much in amounts.items()}, seconds))
 
-    def steps(self, probe: Probe, work: Work, took: list[Took], body: float, answers: bool = False) -> None:
-        """Steps that read or answer, beside a body that takes so long."""
-        for since, step in enumerate(took):
-            if answers:
-                amounts = features.answering(probe.shape(), work, step.first + 1, since)
-                wanted: tuple[str, ...] = ("pages.few", "lanes.few", "select.few")
-            else:
-                steps = Steps.at(step.first, step.rows)
-                amounts = features.reading(probe.shape(), work, steps, features.ASKED if step.asked else 0)
-                wanted = ("pages", "lanes", "select", "asked")
-                for name in TIDY:
-                    some = _only(amounts, (name,))
-                    if some:
-                        self.add(some, step.tidy)
-            some = _only(amounts, wanted)
+    def steps(self, probe: Probe, work: Work, took: list[Took], body: float) -> None:
+        """Steps that read, beside a body that takes so long."""
+        for step in took:
+            steps = Steps.at(step.first, step.rows)
+            amounts = features.reading(probe.shape(), work, steps, features.ASKED if step.asked else 0)
+            for name in TIDY:
+                some = _only(amounts, (name,))
+                if some:
+                    self.add(some, step.tidy)
+            some = _only(amounts, ("pages", "lanes", "select", "asked"))
             if some:
-                self.add(some, step.forward - body + (step.tidy if answers else 0.0))
+                self.add(some, step.forward - body)
+
+    def answers(self, probe: Probe, work: Work, took: list[Took], body: float) -> None:
+        """Steps that answer, one after another: the median of them. Each takes so little time that one that was held up
+        would count for more than all others."""
+        middle = len(took) // 2
+        amounts = features.answering(probe.shape(), work, took[middle].first + 1, middle)
+        some = _only(amounts, ("pages.few", "lanes.few", "select.few"))
+        if some:
+            whole = statistics.median(step.forward + step.tidy for step in took)
+            self.add(some, max(whole - body, LEAST * body))
 
 
 def _only(amounts: features.Amounts, groups: tuple[str, ...]) -> features.Amounts:
@@ -185,38 +192,38 @@ def attention(found: Gathered, probe: Probe, plan: str, made: Path) -> None:
         found.steps(probe, work, [step for step in took if step.rows == rows], body[rows])
 
     def answer(steps: int) -> None:
-        found.steps(probe, work, bench.answer(text, steps)[1:], body[1], answers=True)
+        found.answers(probe, work, bench.answer(text, steps)[1:], body[1])
 
     def fill(tokens: int) -> None:
         bench.fill(text, tokens - len(text.ids))
 
     if work.evict is not None:
         read(512, 256)
-        answer(4)
+        answer(8)
         bench.read(text, 1024 - len(text.ids))
         read(1024, 256)
-        answer(5)
+        answer(8)
         bench.read(text, 2304 - len(text.ids))
         read(512, 256)  # now tokens go
         read(64, 32)
     elif work.select is not None:
         read(1536, 256)
         read(128, 128, asks=True)
-        answer(5)
+        answer(8)
         fill(8192)
         read(32, 32, asks=True)
         read(64, 32)
         read(256, 256)
         read(128, 128, asks=True)
-        answer(5)
+        answer(8)
     else:
         read(512, 256)
-        answer(4)
+        answer(8)
         fill(4096)
         read(512, 256)
         if work.format is None:
             read(2048, 2048)
-        answer(7)
+        answer(10)
         fill(FAR[probe.name])
         read(256, 256)
-        answer(7)
+        answer(10)

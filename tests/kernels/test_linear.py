@@ -83,6 +83,14 @@ def test_codes_are_near_the_weights(form: str, bound: float):
 
 
 @pytest.mark.parametrize("form", codes.BITS)
+def test_a_matrix_becomes_the_same_codes_block_by_block(form: str, monkeypatch: pytest.MonkeyPatch):
+    weight = some(50, 130)
+    whole = codes.quantize(weight, codes.BITS[form])
+    monkeypatch.setattr(codes, "AT_ONCE", 7 * 130)
+    assert torch.equal(codes.quantize(weight, codes.BITS[form]), whole)
+
+
+@pytest.mark.parametrize("form", codes.BITS)
 def test_zeros_stay_zeros_and_broken_weights_are_noticed(form: str):
     weight = torch.zeros(3, 128)
     weight[1, 5], weight[2, 70] = torch.nan, torch.inf
