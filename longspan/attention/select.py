@@ -89,6 +89,18 @@ class View:
         return cls(int(rows[0]) % page, base, begin, towards(placed.queries, rotation), distances)
 
 
+@dataclasses.dataclass(frozen=True)
+class Reads:
+    """What one query of each of B lanes reads. columns [B, n]: ascending, −1 at the end where they are fewer. lanes
+    [B]: of which KV head. positions [B, n·P]: of their slots in the text. placed: where these stand; None: nothing
+    turns."""
+
+    columns: torch.Tensor
+    lanes: torch.Tensor
+    positions: torch.Tensor
+    placed: Placed | None
+
+
 def attend(parts: list[Part], backend: Backend) -> list[torch.Tensor]:
     """[R, H, D] of each part. Texts that share their pages (forks) are scored together: most of the time goes into
     opening the summaries."""
@@ -291,42 +303,26 @@ class Reader:
         one = Asked(q.reshape(1, count * heads, dim), asked.rows[-1:], asked.softcap, learned)
         seen = slots.Seen(wants_mass=part.looks)
         read = self._where_they_lie if self.in_place else self._gathered
-        out = read(one, columns, lanes, positions, placed, seen).view(count, heads, dim)
+        out = read(one, Reads(columns, lanes, positions, placed), seen).view(count, heads, dim)
         if seen.mass is not None:
             self._note(part, columns[-kv_heads:], seen.mass[-kv_heads:])
         return out
 
-    def _gathered(
-        self,
-        asked: Asked,
-        columns: torch.Tensor,
-        lanes: torch.Tensor,
-        positions: torch.Tensor,
-        placed: Placed | None,
-        seen: slots.Seen,
-    ) -> torch.Tensor:
-        """[1, B·g, D] of one query of each of B lanes. columns [B, n]: what each reads, of the KV head that `lanes` [B]
-        says. positions [B, n·P]. placed: where these stand; None: nothing turns."""
-        keys, values = self.group.open(self.pool, self.index, columns, lanes)
-        if placed is not None and self.rotation is not None:
-            keys = turn(keys, *self.rotation.by(placed.keys, placed.unit))
+    def _gathered(self, asked: Asked, reads: Reads, seen: slots.Seen) -> torch.Tensor:
+        """[1, B·g, D] of one query of each of B lanes."""
+        keys, values = self.group.open(self.pool, self.index, reads.columns, reads.lanes)
+        if reads.placed is not None and self.rotation is not None:
+            keys = turn(keys, *self.rotation.by(reads.placed.keys, reads.placed.unit))
         work = slots.Slots(
-            *(asked.queries, asked.rows, keys, values, positions), softcap=asked.softcap, learned=asked.learned
+            *(asked.queries, asked.rows, keys, values, reads.positions), softcap=asked.softcap, learned=asked.learned
         )
         return slotted.attend(work, seen)
 
-    def _where_they_lie(
-        self,
-        asked: Asked,
-        columns: torch.Tensor,
-        lanes: torch.Tensor,
-        positions: torch.Tensor,
-        placed: Placed | None,
-        seen: slots.Seen,
-    ) -> torch.Tensor:
+    def _where_they_lie(self, asked: Asked, reads: Reads, seen: slots.Seen) -> torch.Tensor:
         """As `_gathered`, by the compiled kernel; pages in a file are taken out of it, each once for all queries."""
         ids = torch.from_numpy(np.ascontiguousarray(self.group.live[self.index]))
-        table = ids[lanes[:, None], columns.clamp_min(0)]
+        columns, placed = reads.columns, reads.placed
+        table = ids[reads.lanes[:, None], columns.clamp_min(0)]
         old, coded = (columns >= 0) & (columns < self.group.sealed), self.pool.coded()
         if coded is None and bool(old.any()):
             coded, table[old] = self.pool.taken(table[old])
@@ -341,13 +337,13 @@ class Reader:
             keys=self.pool.keys,
             values=self.pool.values,
             coded=coded,
-            positions=positions,
+            positions=reads.positions,
             weights=None,
             turns=turns,
         )
         out = kept.attend(pages, asked.queries, asked.rows, softcap=asked.softcap, learned=asked.learned, seen=seen)
         if seen.mass is not None:
-            seen.mass = torch.nn.functional.pad(seen.mass, (0, positions.shape[1] - most))
+            seen.mass = torch.nn.functional.pad(seen.mass, (0, reads.positions.shape[1] - most))
         return out
 
     def _placed(self, positions: torch.Tensor, rows: torch.Tensor) -> Placed | None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from longspan import LLM
-from longspan.attention.select import Reader
+from longspan.attention.select import Reader, Reads
 from longspan.kernels import cpu, slots
 
 pytestmark = pytest.mark.skipif(cpu.NATIVE is None, reason="no compiled kernels")
@@ -43,17 +43,17 @@ def test_both_ways_give_the_same(
     compared: list[int] = []
     in_place = Reader._where_they_lie
 
-    def both(self, asked, columns, lanes, positions, placed, seen):
-        columns = columns.clone()
+    def both(self, asked, reads, seen):
         if compared:  # one lane reads a page less
+            columns = reads.columns.clone()
             columns[0] = columns[0].roll(-1)
             columns[0, -1] = -1
             positions = self._positions(columns)
             positions = positions.masked_fill(positions > asked.rows, -1)
-            placed = None if placed is None else self._placed(positions, asked.rows)
+            reads = Reads(columns, reads.lanes, positions, self._placed(positions, asked.rows))
         other = slots.Seen(wants_mass=seen.wants_mass)
-        expected = self._gathered(asked, columns, lanes, positions, placed, other)
-        found = in_place(self, asked, columns, lanes, positions, placed, seen)
+        expected = self._gathered(asked, reads, other)
+        found = in_place(self, asked, reads, seen)
         assert (found - expected).abs().max() <= 1e-5 * (1 + expected.abs().max())
         if seen.wants_mass:
             assert (seen.mass - other.mass).abs().max() <= 1e-5
