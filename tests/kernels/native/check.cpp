@@ -186,7 +186,7 @@ void attention(bool few) {
             const float* least = sinks.empty() ? nullptr : sinks.data();
             std::vector<float> out(expected.size());
             const bool narrow = source() % 2, pairs = source() % 2;
-            if (given) {
+            if (few) {
                 work.narrow = narrow;
                 Decode decode(level, threads);
                 std::vector<float> again(out.size());
@@ -207,7 +207,7 @@ void attention(bool few) {
             const double bound = !narrow ? 2e-5 : few ? 1e-3 : 4e-2;  // 15 bits, or bfloat16's eight
             for (size_t i = 0; i < out.size(); i++)
                 if (!(std::fabs(out[i] - expected[i]) <= bound * (1 + std::fabs(expected[i]))))
-                    fail(given ? "attention" : "attention of many rows", level, out[i], expected[i]);
+                    fail(few ? "attention" : "attention of many rows", level, out[i], expected[i]);
         }
 }
 
