@@ -230,6 +230,17 @@ def summary(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def apart(found: list[dict[str, Any]]) -> str:
+    """Medians of the differences by shape, context, format and way."""
+    lines = ["| cases | | peak memory | prefill | decode |", "|---|---|---|---|---|"]
+    for kind in ("shape", "context", "format", "way"):
+        for which in dict.fromkeys(row[kind] for row in found):
+            some = [row for row in found if row[kind] == which]
+            cells = [f"{statistics.median(abs(off(row, name)) for row in some):.1%}" for name in NAMES if name != "kv"]
+            lines.append(f"| {which} | {len(some)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def plot(found: list[dict[str, Any]], path: Path) -> None:
     """Foretold against measured, with the line where they are equal and the aim beside it."""
     from matplotlib.figure import Figure
@@ -276,7 +287,9 @@ def report(out: Path, docs: Path) -> None:
     page = docs / "foresight.md"
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{about}\n\n{picture}\n\n{summary(found)}\n\n{table(found)}\n{END}{after}")
+    page.write_text(
+        f"{before}{BEGIN}\n{about}\n\n{picture}\n\n{summary(found)}\n\n{apart(found)}\n\n{table(found)}\n{END}{after}"
+    )
 
 
 def main() -> None:
@@ -299,7 +312,7 @@ def main() -> None:
     wanted = [case for case in cases(given.quick) if case.shape in shapes and case.context in contexts]
     left = run(given.out, wanted, given.minutes)
     found = rows(given.out)
-    print(f"{summary(found)}\n\n{table(found)}")
+    print(f"{summary(found)}\n\n{apart(found)}\n\n{table(found)}")
     if given.report is not None:
         report(given.out, given.report)
     if left:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from longspan.attention.kept import Asked, towards, turned
+from longspan.attention.own_pages import OwnPages
 from longspan.attention.placement import Far, Placed, Placement, Slot
 from longspan.attention.rotation import Rotation
 from longspan.cache.found import Found
@@ -17,7 +18,7 @@ from longspan.cache.sequence import Sequence
 from longspan.cache.summaries.choose import choose
 from longspan.cache.summaries.selection import Selection
 from longspan.kernels import Backend, Work, slots
-from longspan.kernels.cpu import kept, slotted
+from longspan.kernels.cpu import slotted
 from longspan.rope.rotate import turn
 
 TOGETHER = 4
@@ -87,18 +88,6 @@ class View:
         placed = placement.place(positions, positions[:, :0], rows, page)
         distances = rotation.by(-placed.keys[0], placed.unit)
         return cls(int(rows[0]) % page, base, begin, towards(placed.queries, rotation), distances)
-
-
-@dataclasses.dataclass(frozen=True)
-class Reads:
-    """What one query of each of B lanes reads. columns [B, n]: ascending, −1 at the end where they are fewer. lanes
-    [B]: of which KV head. positions [B, n·P]: of their slots in the text. placed: where these stand; None: nothing
-    turns."""
-
-    columns: torch.Tensor
-    lanes: torch.Tensor
-    positions: torch.Tensor
-    placed: Placed | None
 
 
 def attend(parts: list[Part], backend: Backend) -> list[torch.Tensor]:
@@ -302,48 +291,11 @@ class Reader:
         learned = None if asked.learned is None else asked.learned.repeat(count)
         one = Asked(q.reshape(1, count * heads, dim), asked.rows[-1:], asked.softcap, learned)
         seen = slots.Seen(wants_mass=part.looks)
-        read = self._where_they_lie if self.in_place else self._gathered
-        out = read(one, Reads(columns, lanes, positions, placed), seen).view(count, heads, dim)
+        own = OwnPages(self.pool, self.group, self.index, self.rotation, columns, lanes, positions, placed)
+        read = own.where_they_lie if self.in_place else own.gathered
+        out = read(one, seen).view(count, heads, dim)
         if seen.mass is not None:
             self._note(part, columns[-kv_heads:], seen.mass[-kv_heads:])
-        return out
-
-    def _gathered(self, asked: Asked, reads: Reads, seen: slots.Seen) -> torch.Tensor:
-        """[1, B·g, D] of one query of each of B lanes."""
-        keys, values = self.group.open(self.pool, self.index, reads.columns, reads.lanes)
-        if reads.placed is not None and self.rotation is not None:
-            keys = turn(keys, *self.rotation.by(reads.placed.keys, reads.placed.unit))
-        work = slots.Slots(
-            *(asked.queries, asked.rows, keys, values, reads.positions), softcap=asked.softcap, learned=asked.learned
-        )
-        return slotted.attend(work, seen)
-
-    def _where_they_lie(self, asked: Asked, reads: Reads, seen: slots.Seen) -> torch.Tensor:
-        """As `_gathered`, by the compiled kernel; pages in a file are taken out of it, each once for all queries."""
-        ids = torch.from_numpy(np.ascontiguousarray(self.group.live[self.index]))
-        columns, placed = reads.columns, reads.placed
-        table = ids[reads.lanes[:, None], columns.clamp_min(0)]
-        old, coded = (columns >= 0) & (columns < self.group.sealed), self.pool.coded()
-        if coded is None and bool(old.any()):
-            coded, table[old] = self.pool.taken(table[old])
-        counts = (columns >= 0).sum(1) * self.page
-        most, turns = int(counts.max()), None
-        if placed is not None and self.rotation is not None:
-            turns = kept.Turns(placed.keys[:, :most], *self.rotation.table(placed.keys, placed.unit))
-        pages = kept.Kept(
-            table=table,
-            sealed=old.sum(1),
-            counts=counts,
-            keys=self.pool.keys,
-            values=self.pool.values,
-            coded=coded,
-            positions=reads.positions,
-            weights=None,
-            turns=turns,
-        )
-        out = kept.attend(pages, asked.queries, asked.rows, softcap=asked.softcap, learned=asked.learned, seen=seen)
-        if seen.mass is not None:
-            seen.mass = torch.nn.functional.pad(seen.mass, (0, reads.positions.shape[1] - most))
         return out
 
     def _placed(self, positions: torch.Tensor, rows: torch.Tensor) -> Placed | None:

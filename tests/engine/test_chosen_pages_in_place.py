@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from longspan import LLM
-from longspan.attention.select import Reader, Reads
+from longspan.attention.own_pages import OwnPages
 from longspan.kernels import cpu, slots
 
 pytestmark = pytest.mark.skipif(cpu.NATIVE is None, reason="no compiled kernels")
@@ -41,26 +42,27 @@ def test_both_ways_give_the_same(
         **({"offload": tmp_path, "resident": 100_000} if from_file else {}),
     )
     compared: list[int] = []
-    in_place = Reader._where_they_lie
+    in_place = OwnPages.where_they_lie
 
-    def both(self, asked, reads, seen):
+    def both(self, asked, seen):
         if compared:  # one lane reads a page less
-            columns = reads.columns.clone()
-            columns[0] = columns[0].roll(-1)
-            columns[0, -1] = -1
-            positions = self._positions(columns)
-            positions = positions.masked_fill(positions > asked.rows, -1)
-            reads = Reads(columns, reads.lanes, positions, self._placed(positions, asked.rows))
+            columns, positions, page = self.columns.clone(), self.positions.clone(), self.pool.layout.page
+            columns[0], positions[0] = columns[0].roll(-1), positions[0].roll(-page)
+            columns[0, -1], positions[0, -page:] = -1, -1
+            keys = self.placed.keys.clone()
+            keys[0] = keys[0].roll(-page)
+            placed = dataclasses.replace(self.placed, keys=keys)
+            self = dataclasses.replace(self, columns=columns, positions=positions, placed=placed)
         other = slots.Seen(wants_mass=seen.wants_mass)
-        expected = self._gathered(asked, reads, other)
-        found = in_place(self, asked, reads, seen)
+        expected = self.gathered(asked, other)
+        found = in_place(self, asked, seen)
         assert (found - expected).abs().max() <= 1e-5 * (1 + expected.abs().max())
         if seen.wants_mass:
             assert (seen.mass - other.mass).abs().max() <= 1e-5
         compared.append(seen.wants_mass)
         return found
 
-    monkeypatch.setattr(Reader, "_where_they_lie", both)
+    monkeypatch.setattr(OwnPages, "where_they_lie", both)
     llm.generate(IDS, max_new_tokens=6, ignore_eos=True)
     assert len(compared) > 4
     assert any(compared)
@@ -70,6 +72,6 @@ def test_the_other_backend_gathers(folder: Callable[..., Path], monkeypatch: pyt
     """And generates the same."""
     options = {"memory": "64MB", "dtype": "float32", "select": "landmark:pages=3,near=100"}
     compiled = LLM(folder("llama"), **options).generate(IDS, max_new_tokens=8, ignore_eos=True)
-    monkeypatch.setattr(Reader, "_where_they_lie", lambda *_: pytest.fail("read in place"))
+    monkeypatch.setattr(OwnPages, "where_they_lie", lambda *_: pytest.fail("read in place"))
     torch_alone = LLM(folder("llama"), backend="torch", **options).generate(IDS, max_new_tokens=8, ignore_eos=True)
     assert torch_alone.ids == compiled.ids
