@@ -44,6 +44,7 @@ def doctor(json: options.Json = False) -> None:
                 "instruction_set": used,
                 "available": compiled,
                 "widened": linear.widened(),
+                "in_bytes": linear.in_bytes(),
                 "message": None if compiled else cpu.why_none(),
             },
             "triton_kernels": {
@@ -71,6 +72,7 @@ def doctor(json: options.Json = False) -> None:
                 ("backends", ", ".join(BACKENDS)),
                 ("compiled kernels", f"{used}, of {', '.join(compiled)}" if compiled else f"none: {cpu.why_none()}"),
                 ("many rows", f"{', '.join(linear.widened()) or 'nothing'} multiplied in float32, as is faster here"),
+                ("with --weights", f"many rows are {'' if linear.in_bytes() else 'not '}multiplied in bytes"),
                 ("Triton kernels", _triton(ABSENT.get("triton"), triton.interpreted())),
                 ("embedded model", embedded["message"]),
             ]

@@ -33,8 +33,9 @@ def check(weights: str) -> None:
 class QuantizedLinear(nn.Module):
     """x [..., K] → [..., N], with weights of N·K·bits/8 bytes and 3 % more for their scales.
 
-    Rows are multiplied with the codes; where torch is faster for many of them, and without compiled kernels, a block of
-    output channels after the other is turned into numbers of x's dtype and multiplied by torch.
+    Rows are multiplied with the codes; many of them in bytes where the processor multiplies these, see
+    `longspan.kernels.cpu.linear`. Where torch is faster for many rows, and without compiled kernels, a block of output
+    channels after the other is turned into numbers of x's dtype and multiplied by torch.
     """
 
     packed: Tensor

@@ -75,6 +75,60 @@ def test_codes_count_as_what_they_open_to(form: str, columns: int, instructions:
     assert torch.allclose(out, opened[93:], atol=1e-6)
 
 
+def in_bytes(x: torch.Tensor) -> torch.Tensor:
+    """x in float64 as bytes with a scale for 64 channels of a row, opened again."""
+    groups = functional.pad(x.float(), (0, -x.shape[1] % codes.GROUP)).unflatten(1, (-1, codes.GROUP))
+    top = groups.abs().amax(-1, keepdim=True)
+    times = torch.where(top > 0, torch.full_like(top, 127) / top, 0)  # 127 / top would be 127 · (1 / top) in torch
+    whole = (groups * times).round()
+    return (whole.double() * (top / 127)).flatten(1)[:, : x.shape[1]]
+
+
+@needs_compiled
+@pytest.mark.parametrize("instructions", LEVELS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("form", codes.BITS)
+@pytest.mark.parametrize(("rows", "columns"), [(17, 7), (18, 100), (70, 576), (1029, 576), (40, 1100)])
+def test_many_rows_are_bytes_where_the_processor_multiplies_them(
+    rows: int, columns: int, form: str, dtype, instructions: str
+):
+    weights = [some(n, columns, seed=n) for n in (70, 193)]
+    biases = [some(70, dtype=dtype), None]
+    packed = [codes.quantize(w, codes.BITS[form]) for w in weights]
+    prepared = linear.Prepared(packed, biases, codes=form, columns=columns, dtype=dtype, instructions=instructions)
+    assert prepared.native.in_bytes() == ((instructions or "").endswith("bf16"))
+    x = some(rows, columns, dtype=dtype, seed=3) * torch.logspace(-3, 2, rows).unsqueeze(1).to(dtype)
+    read = in_bytes(x) if prepared.native.in_bytes() else x.double()
+    for out, weight, bias in zip(prepared(x), packed, biases, strict=True):
+        opened = codes.dequantize(weight, columns, codes.BITS[form], torch.float32)
+        right = read @ opened.double().T + (0 if bias is None else bias.double())
+        assert ((out - right).abs().amax(1) <= CLOSE[dtype] * right.abs().amax(1)).all()
+
+
+@needs_compiled
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_a_number_that_is_none_is_in_all_results_of_its_row(bad: float):
+    packed = codes.quantize(some(9, 100), 8)
+    prepared = linear.Prepared([packed], codes="int8", columns=100, dtype=torch.bfloat16)
+    x = some(20, 100, dtype=torch.bfloat16)
+    x[3, 99], x[4] = bad, 0
+    (out,) = prepared(x)
+    assert not out[3].isfinite().any()
+    assert (out[4] == 0).all()
+    assert torch.cat([out[:3], out[4:]]).isfinite().all()
+
+
+@needs_compiled
+@pytest.mark.parametrize("form", codes.BITS)
+def test_rows_in_bytes_do_not_depend_on_their_neighbours(form: str):
+    packed = codes.quantize(some(100, 200), codes.BITS[form])
+    prepared = linear.Prepared([packed], codes=form, columns=200, dtype=torch.bfloat16)
+    x = some(1300, 200, dtype=torch.bfloat16)
+    (together,) = prepared(x)
+    for start, stop in ((0, 17), (5, 90), (1000, 1300)):
+        assert torch.equal(prepared(x[start:stop])[0], together[start:stop])
+
+
 @pytest.mark.parametrize(("form", "bound"), [("int8", 0.007), ("int4", 0.11)])
 def test_codes_are_near_the_weights(form: str, bound: float):
     weight = some(64, 200)

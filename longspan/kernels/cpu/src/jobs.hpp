@@ -196,6 +196,8 @@ struct Level {
     void (*many)(const Activations&, const Matrix* gate, Act, const Matrix&, int64_t from, int64_t to, int64_t first,
                  int64_t last, char* out, float* scratch);
     size_t (*many_scratch)(int64_t rows, bool gated);
+    size_t (*bytes_packed)(const Activations&);  // of what is packed for `many`, to be multiplied as bytes; 0: it is not
+    void (*bytes_pack)(const Activations&, int64_t from, int64_t to);
     void (*open)(const Activations&, const Matrix&, int64_t from, int64_t to, char* out);
     void (*rms_norm)(const Norm&, float* scratch);
     void (*slotted_lay)(const Slotted&, int64_t lane, int64_t from, int64_t to);

@@ -17,6 +17,8 @@ constexpr int64_t TASK = 32768;            // bytes of weights that a thread tak
 constexpr int64_t TASKS = 4;               // of a thread at least, so that all end together, while they have
 constexpr int64_t PART = 32768;            // numbers that a thread normalizes or rounds at a time
 constexpr int64_t LEAST = 64, MOST = 256;  // rows, for which laying out a tile costs a sixth, and a thirtieth
+constexpr int64_t WHOLE = 4;               // rows that byte products take at a time
+constexpr int64_t PACKED = 1024;           // rows that are bytes at a time
 
 // Memory of this thread that is reused, aligned to what a cache line holds.
 char* memory(size_t bytes) {
@@ -64,9 +66,27 @@ void Linear::run(int threads, int64_t rows, const char* x, char* const* out) con
 }
 
 void Linear::many(int threads, const Activations& given, char* const* out) const {
+    if (!in_bytes()) return block(threads, given, 0, out);
+    const int64_t unit = kind_ == Kind::f32 ? 4 : 2;
+    for (int64_t start = 0; start < given.rows; start += PACKED) {
+        Activations part = given;
+        part.rows = std::min(PACKED, given.rows - start);
+        part.x += start * columns_ * unit;
+        part.packed = memory(level_->bytes_packed(part));
+        parallel(threads, (part.rows + LEAST - 1) / LEAST, 0, [&](int64_t i, float*) {
+            level_->bytes_pack(part, i * LEAST, i * LEAST + LEAST);
+        });
+        block(threads, part, start, out);
+    }
+}
+
+// start: rows of the results before these
+void Linear::block(int threads, const Activations& given, int64_t start, char* const* out) const {
     const auto tiles = static_cast<int64_t>(tiles_.size()), tasks = TASKS * threads;
     const int64_t enough = std::min((tasks + tiles - 1) / tiles, (given.rows + LEAST - 1) / LEAST);
-    const int64_t blocks = std::max((given.rows + MOST - 1) / MOST, enough), each = (given.rows + blocks - 1) / blocks;
+    const int64_t blocks = std::max((given.rows + MOST - 1) / MOST, enough);
+    const int64_t each = ((given.rows + blocks - 1) / blocks + WHOLE - 1) / WHOLE * WHOLE;
+    const int64_t unit = kind_ == Kind::f32 ? 4 : 2;
     const bool gated = act_ != Act::none;
     parallel(threads, tiles * blocks, level_->many_scratch(each, gated), [&](int64_t i, float* scratch) {
         const Task& task = tiles_[static_cast<size_t>(i / blocks)];
@@ -74,8 +94,12 @@ void Linear::many(int threads, const Activations& given, char* const* out) const
         const int64_t first = i % blocks * each, last = std::min(first + each, given.rows);
         if (first < last)
             level_->many(given, gated ? &matrix - 1 : nullptr, act_, matrix, task.from, task.to, first, last,
-                         out[gated ? task.matrix / 2 : task.matrix], scratch);
+                         out[gated ? task.matrix / 2 : task.matrix] + start * matrix.rows * unit, scratch);
     });
+}
+
+bool Linear::in_bytes() const {
+    return level_->bytes_packed({kind_, stored_, 1, columns_, nullptr, nullptr}) > 0;
 }
 
 // torch multiplies bfloat16 numbers with tiles where there are some, and float16 ones well where the processor has

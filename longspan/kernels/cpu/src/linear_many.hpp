@@ -122,15 +122,23 @@ void fetch(const Activations& given, const char* weight, int64_t from, int64_t t
         for (int64_t line = 0; line < R::bytes(STEP); line += 64) __builtin_prefetch(at + line);
 }
 
+}  // namespace many_rows
+}  // namespace
+
+#include "linear_bytes.hpp"
+
+namespace {
+namespace many_rows {
+
 struct Panels {
     float *panel, *tile, *sums[2];
     int64_t size;
 
     Panels(int64_t rows, bool gated, float* memory) {
         Shelf shelf(memory);
-        const int64_t many = (rows + V::ROWS - 1) / V::ROWS * V::ROWS;
+        const int64_t many = rows + (V::ROWS > byte_rows::ROWS ? V::ROWS : byte_rows::ROWS) - 1;
         panel = shelf.take(V::ROWS * STEP);
-        tile = shelf.take(STEP * TILE);
+        tile = shelf.take(STEP * TILE + byte_rows::STEP / byte_rows::GROUP * TILE);
         sums[0] = shelf.take(many * TILE);
         sums[1] = gated ? shelf.take(many * TILE) : nullptr;
         size = shelf.used + 16;
@@ -143,7 +151,8 @@ size_t scratch(int64_t rows, bool gated) { return static_cast<size_t>(Panels(row
 inline void product_of(const Activations& given, const Matrix& matrix, int64_t from, int64_t to, int64_t first,
                        int64_t last, const Panels& p, float* sums) {
     const int64_t row = given.columns * bytes_of(given.kind);
-    for (int64_t k = 0; k < given.columns; k += STEP) {
+    if (given.packed) byte_rows::product_of(given, matrix, from, to, first, last, p.tile, sums);
+    for (int64_t k = 0; k < given.columns && !given.packed; k += STEP) {
         const int64_t left = given.columns - k, steps = left < STEP ? (left + V::W - 1) / V::W * V::W : STEP;
         with(given.stored, [&](auto read) {
             lay<decltype(read)>(given, matrix.weight, from, to, k, k + steps, p.tile);

@@ -16,6 +16,8 @@ public:
     void run(int threads, int64_t rows, const char* x, char* const* out) const;
     // Whether float32 products of many rows pay here, where torch multiplies numbers of that kind.
     static bool widens(Kind kind);
+    // Whether many rows and the codes of the matrices are multiplied as bytes.
+    bool in_bytes() const;
     // rows from…to of the first matrix, which is of codes, as numbers: out [to − from, K]
     void open(int threads, int64_t from, int64_t to, char* out) const;
     size_t results() const { return act_ == Act::none ? matrices_.size() : matrices_.size() / 2; }
@@ -26,6 +28,7 @@ private:
         int64_t from, to;
     };
     void many(int threads, const Activations& given, char* const* out) const;
+    void block(int threads, const Activations& given, int64_t start, char* const* out) const;
 
     const Level* level_;
     Kind kind_, stored_;

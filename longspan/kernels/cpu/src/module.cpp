@@ -181,6 +181,7 @@ NB_MODULE(_native, m) {
                  self.add({at<const char>(weight), at<const char>(bias), rows});
              })
         .def_static("widens", [](int kind) { return Linear::widens(static_cast<Kind>(kind)); })
+        .def("in_bytes", &Linear::in_bytes)
         .def("open",
              [](const Linear& self, int threads, int64_t from, int64_t to, uintptr_t out) {
                  nb::gil_scoped_release released;
