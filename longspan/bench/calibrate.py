@@ -7,6 +7,7 @@ caches of several lengths in every format, what eviction and selection do. The c
 from __future__ import annotations
 
 import datetime
+import functools
 import statistics
 import tempfile
 import time
@@ -16,13 +17,16 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch.nn import functional
 
 from longspan.bench import fit, held, machine, shapes
 from longspan.bench.fit import Observation
-from longspan.bench.probes import Bench, Probe, Took, options
+from longspan.bench.probes import Bench, Probe, Took, clocked, options
 from longspan.cache.eviction import POLICIES
 from longspan.cache.formats import FORMATS
 from longspan.cache.summaries import SELECTIONS
+from longspan.kernels.cpu import NATIVE
+from longspan.kernels.cpu.linear import Prepared
 from longspan.plan import features
 from longspan.plan.calibration import Calibration
 from longspan.plan.costs import Costs
@@ -44,6 +48,10 @@ BLOCKS = {
     Probe("thick", 1, 1536, 5120, 12, 4, 128): WEIGHTS,
 }
 """And of which blocks of rows are."""
+SIZES = tuple(size << 20 for size in (64, 128, 192, 256, 384, 512, 768))
+"""Bytes of weights that are read again and again, from a processor's last cache or from memory."""
+WIDE = 4096
+"""Columns of their matrix."""
 ATTENTION = Probe("grouped", 4, 256, 256, 8, 2, 64), Probe("plain", 2, 256, 256, 8, 8, 128)
 
 FAR = {"grouped": 32_768, "plain": 12_288}
@@ -121,7 +129,7 @@ def calibrate(told: Told = lambda what, done, total: None) -> Calibration:
     # how pages of each form are gathered is told by one model, and by another what is done with them then
     every = [way for way in ways if way.endswith("-") or way.startswith("dense")]
     seen = [*((ATTENTION[0], way) for way in ways), *((probe, way) for probe in ATTENTION[1:] for way in every)]
-    total = len(parts) + len(seen) + 1
+    total = len(parts) + len(seen) + 2
     with tempfile.TemporaryDirectory(prefix="longspan-calibrate-") as made:
         for probe in (*ROWS, *BLOCKS, *ATTENTION):
             shapes.write(Path(made) / probe.name, probe.config())
@@ -130,6 +138,9 @@ def calibrate(told: Told = lambda what, done, total: None) -> Calibration:
             told(f"layers of {probe.hidden} with weights {weights}", done, total)
             clock(found, probe, weights, Path(made))
             done += 1
+        told("weights of several sizes", done, total)
+        sizes(found, Path(made))
+        done += 1
         for probe, plan in seen:
             told(f"attention of {probe.heads} heads, {plan}", done, total)
             attention(found, probe, plan, Path(made))
@@ -165,6 +176,30 @@ def one_row(found: Gathered, probe: Probe, weights: str, made: Path) -> None:
     drawn = _only(features.answering(probe.shape(), work, 64, 0), ("token",))
     if all(drawn["token", "logit"] != before["logit"] for before, _ in found.groups["token"]):
         found.add(drawn, bench.token(20))
+
+
+def sizes(found: Gathered, made: Path) -> None:
+    """What reading weights takes by how many there are. As those of checkpoints they are mapped from a file, whose
+    pages are small."""
+    most = min(SIZES[-1], psutil.virtual_memory().available // 4)
+    path = made / "weights"
+    with path.open("wb") as file:
+        file.truncate(most)
+    numbers = torch.from_file(str(path), size=most // 2, dtype=torch.bfloat16)
+    row = torch.zeros((1, WIDE), dtype=torch.bfloat16)
+    for size in SIZES:
+        if size <= most:
+            took = statistics.median(clocked(functools.partial(_product, numbers[: size // 2], row), 5))
+            amounts = {"byte.plain": size, **features.far(size)}
+            found.add({("body.few", name): much for name, much in amounts.items()}, took)
+
+
+def _product(numbers: torch.Tensor, row: torch.Tensor) -> None:
+    matrix = numbers.view(-1, WIDE)
+    if NATIVE is None:
+        functional.linear(row, matrix)
+    else:
+        Prepared([matrix])(row)
 
 
 def blocks(found: Gathered, probe: Probe, weights: str, made: Path) -> None:

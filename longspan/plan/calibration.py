@@ -13,7 +13,7 @@ from longspan.plan import costs
 from longspan.plan.here import identity
 from longspan.plan.machine import Machine
 
-SCHEMA = 4
+SCHEMA = 5
 AGAIN = "run longspan plan --calibrate"
 
 

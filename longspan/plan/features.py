@@ -36,6 +36,10 @@ ASKED = 128
 SCORED = 64
 """Of these, how many are scored at a time (`attention.select.SCORED`)."""
 
+NEAR, FAR = 128 << 20, 384 << 20
+"""Bytes that every step reads again. As many as NEAR stay in the last cache of many processors, of FAR next to nothing
+does; between the two each byte more drives others out."""
+
 FORMS = "dense", "int8", "int4"
 """Forms of pages that costs are known of."""
 
@@ -87,7 +91,8 @@ def reading(shape: Shape, work: Work, steps: Steps, question: int = ASKED) -> Am
 def answering(shape: Shape, work: Work, tokens: int, since: int) -> Amounts:
     """The amounts of a step that generates a token of each text, with so many tokens cached, `since` of them
     generated: the mean of steps that look for pages and that do not, and of those after which something is tidied."""
-    found = body(shape, work, np.array([work.batch]))
+    cached = counts.read_cache(shape, work, tokens) + counts.scanned(shape, work, tokens)
+    found = body(shape, work, np.array([work.batch]), cached)
     found |= {("token", "call"): work.batch, ("token", "logit"): work.batch * shape.vocab}
     form, every = stored(work), counts.interval(work) or 1
     for reach, count in counts.reaches(shape, work).items():
@@ -100,20 +105,30 @@ def answering(shape: Shape, work: Work, tokens: int, since: int) -> Amounts:
     return found
 
 
-def body(shape: Shape, work: Work, rows: np.ndarray) -> Amounts:
+def far(size: float, steps: int = 1) -> dict[str, float]:
+    """What reading so many bytes in each step takes more than if the last cache held them: middle, the bytes from NEAR
+    to FAR; far, those beyond."""
+    return {"middle": steps * min(max(size - NEAR, 0.0), FAR - NEAR), "far": steps * max(size - FAR, 0.0)}
+
+
+def body(shape: Shape, work: Work, rows: np.ndarray, cached: float = 0.0) -> Amounts:
     """All but attention. byte: of weights that are read, those of the output head too, which gives logits of one row of
-    every step; flop: of products; number: of activations that are read or written; open: weights that are opened."""
+    every step; flop: of products; number: of activations that are read or written; open: weights that are opened.
+    cached: bytes that a step of few rows reads besides; see `far`."""
     few, kind = rows <= ROWS, bits(work)
     parameters, many = counts.linear_parameters(shape), rows[~few]
     head = counts.head_parameters(shape) * (1 if counts.coded_head(work) else counts.plain_bytes(shape, work))
     layers, found = len(shape.layers), defaultdict[tuple[str, str], float](float)
     found["body.few", "step"] = int(few.sum())
     found["body.few", "layer"] = int(few.sum()) * layers
-    found["body.few", f"byte.{kind}"] = float(few.sum()) * counts.weight_bytes(parameters, work)
+    size = counts.weight_bytes(parameters, work)
+    found["body.few", f"byte.{kind}"] = float(few.sum()) * size
+    for name, much in far(size + head + cached, int(few.sum())).items():
+        found["body.few", name] = much
     found["body.few", f"byte.{'int8' if counts.coded_head(work) else 'plain'}"] += len(rows) * head
     found["body.many", "layer"] = len(many) * layers
     found["body.many", "weight"] = len(many) * parameters
-    found["body.many", "flop"] = 2.0 * parameters * int(many.sum())
+    found["body.many", f"flop.{kind}"] = 2.0 * parameters * int(many.sum())
     found["body.many", "number"] = float(many.sum()) * layers * (10 * shape.hidden + 5 * shape.intermediate)
     if kind != "plain":
         found["body.many", f"open.{kind}"] = len(many) * parameters

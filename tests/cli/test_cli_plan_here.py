@@ -27,7 +27,7 @@ def test_this_machine_is_known_by_its_memory_alone(cli):
 
 RATES = {
     "body.few": {"step": 1e-3, "layer": 1e-5, "byte.plain": 2.5e-11},
-    "body.many": {"layer": 1e-4, "flop": 2e-12},
+    "body.many": {"layer": 1e-4, "flop.plain": 2e-12},
     "token": {"call": 1e-4, "logit": 1e-9},
     "pages.few.dense": {"layer": 1e-5, "read": 2.5e-11},
     "pages.many.dense": {"layer": 1e-5, "pair": 2e-12},

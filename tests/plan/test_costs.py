@@ -34,8 +34,8 @@ OF_PAGES = {
     "seal": ("layer", "number"),
 }
 KINDS = {
-    "body.few": ("step", "layer", "byte.plain", "byte.int8", "byte.int4"),
-    "body.many": ("layer", "weight", "flop", "number", "open.int8", "open.int4"),
+    "body.few": ("step", "layer", "byte.plain", "byte.int8", "byte.int4", "middle", "far"),
+    "body.many": ("layer", "weight", "flop.plain", "flop.int8", "flop.int4", "number", "open.int8", "open.int4"),
     "lanes.many": ("layer", *GATHERED),
     "select.many": ("part", *GATHERED),
     "asked": ("part", *GATHERED, "open", "scan"),
@@ -68,7 +68,7 @@ def test_dense_reading_is_counted_in_steps_of_a_chunk():
     assert found["pages.many.dense", "pair"] == 3 * pairs * 8 * 16
     assert found["pages.many.dense", "exp"] == 3 * pairs * 8
     assert found["pages.many.dense", "read"] == 3 * (2048 + 4096 + 5000) * 4 * 16
-    assert found["body.many", "flop"] == 2 * 3 * PARAMETERS * 5000
+    assert found["body.many", "flop.plain"] == 2 * 3 * PARAMETERS * 5000
     assert found["body.few", "byte.plain"] == 3 * 1000 * 64 * 2  # the head, of one row a step
     assert not any(group.startswith(("evict", "seal", "asked", "lanes")) for group, _ in found)
 
@@ -126,7 +126,27 @@ def test_weights_as_codes_are_read_as_codes_and_opened_for_many_rows():
     few = features.body(SMALL, work, np.array([1]))
     assert few["body.few", "byte.int4"] == 3 * PARAMETERS * (4 / 8 + 2 / 64)
     assert few["body.few", "byte.plain"] == 64_000 * 2
+    many = features.body(SMALL, work, np.array([100, 1]))
+    assert many["body.many", "flop.int4"] == 2 * 3 * PARAMETERS * 100  # in bytes or not, which takes another time
+    assert many["body.many", "flop.plain"] == 0
     assert features.body(SMALL, work, np.array([100, 1]))["body.many", "open.int4"] == 3 * PARAMETERS
+
+
+@pytest.mark.parametrize(("much", "middle", "far"), [(0.5, 0, 0), (2, 1, 0), (3, 2, 0), (5.5, 2, 2.5)])
+def test_what_every_step_reads_again_is_told_apart_by_how_much_it_is(much: float, middle: float, far: float):
+    near = features.NEAR
+    assert features.far(much * near, 2) == {"middle": 2 * middle * near, "far": 2 * far * near}
+
+
+def test_cached_tokens_drive_weights_out_of_the_last_cache():
+    few = features.answering(SMALL, plan(1_000_000), 1000, 0)
+    assert few["body.few", "middle"] == few["body.few", "far"] == 0
+    many = features.answering(SMALL, plan(1_000_000), 900_000, 0)
+    cache = 3 * 900_000 * 2 * 4 * 16 * 2
+    weights = 2 * (3 * PARAMETERS + 64_000)
+    assert many["body.few", "middle"] + many["body.few", "far"] == cache + weights - features.NEAR
+    assert many["body.few", "middle"] == features.FAR - features.NEAR
+    assert many["body.few", "byte.plain"] == weights
 
 
 def test_terms_are_amounts_times_costs():

@@ -11,6 +11,8 @@ from longspan.errors import UsageError
 from longspan.kernels import page_shares
 from longspan.kernels.work import Subset, Work
 
+PARTS = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class Sparse:
@@ -18,8 +20,9 @@ class Sparse:
 
     The estimate is exact attention of one row in `stride`, the mean over a lane's query heads, as MInference
     (arXiv:2407.02490) and FlexPrefill (arXiv:2502.20766) do it with the newest rows; rows all over a block judge
-    better (docs/measurements.md). The text's first page, the block's own and the `near` pages before it are always
-    read.
+    better (docs/measurements.md). Pages chosen by an estimate hold less than it says of them, as those come first
+    that it makes too great. So how many are needed is told by what each `PARTS`-th of a block's rows says of the pages
+    that the others put first. The text's first page, the block's own and the `near` pages before it are always read.
 
     mass: share of its attention that a block keeps. density: in place of it, the share of the pages before its end
     that a block reads; 0: by mass. block: rows, a power of two. least: tokens before a block that leaves pages out.
@@ -51,24 +54,34 @@ class Sparse:
         if not bool(leaves.any()):
             return None
         rows, blocks = work.queries.shape[0], len(leaves)
-        shares = page_shares(work, self.stride, self.block)
+        parts = 1 if self.density or self.stride == 1 else min(PARTS, self.block // self.stride)
+        shares = page_shares(work, self.stride, self.block // parts)[:, : blocks * parts]
+        shares = shares.reshape(work.kv_heads, blocks, parts, work.pages)
         pages = self.keep(shares, work.first - work.base, work.page) | ~leaves[:, None]
         if rows > blocks * self.block:  # a block that is not whole
             pages = torch.cat([pages, pages.new_ones(work.kv_heads, 1, work.pages)], 1)
         return Subset(self.block, pages.contiguous())
 
     def keep(self, shares: Tensor, first: int, page: int) -> Tensor:
-        """[G, blocks, N] bool. shares [G, blocks, N]: the mean over a block's rows and heads. first: position of the
-        first row, from the first slot."""
-        blocks, pages = shares.shape[1:]
+        """[G, blocks, N] bool. shares [G, blocks, P, N]: the mean over the rows of each of a block's P parts, and over
+        heads. first: position of the first row, from the first slot."""
+        blocks, parts, pages = shares.shape[1:]
         n = torch.arange(pages, device=shares.device)
         own = (first + self.block * torch.arange(blocks, device=shares.device)[:, None]) // page
         seen = n * page < first + self.block * torch.arange(1, blocks + 1, device=shares.device)[:, None]
         always = ((n == 0) | (n >= own - self.near)) & seen
-        order = shares.masked_fill(always, 2.0).sort(stable=True, dim=-1, descending=True).indices
+        total = shares.sum(2)
+        order = _order(total, always)
         if self.density:
-            enough = torch.ceil(self.density * seen.sum(-1, keepdim=True)) > n
+            needed = torch.ceil(self.density * seen.sum(-1))
         else:
-            best = shares.gather(-1, order)
-            enough = best.cumsum(-1) - best < self.mass  # without it there is not enough
-        return torch.zeros_like(shares, dtype=torch.bool).scatter_(-1, order, enough.expand_as(shares)) | always
+            orders = order[:, :, None] if parts == 1 else _order(total[:, :, None] - shares, always[:, None])
+            best = shares.gather(-1, orders)
+            needed = (best.cumsum(-1) - best < self.mass).sum(-1).float().mean(-1).ceil()
+        enough = (n < needed[..., None]).expand_as(total)
+        return torch.zeros_like(total, dtype=torch.bool).scatter_(-1, order, enough) | always
+
+
+def _order(shares: Tensor, always: Tensor) -> Tensor:
+    """Pages as they are chosen: those that are always read, and then by their shares."""
+    return shares.masked_fill(always, torch.inf).sort(stable=True, dim=-1, descending=True).indices
