@@ -57,8 +57,6 @@ ATTENTION = Probe("grouped", 4, 256, 256, 8, 2, 64), Probe("plain", 2, 256, 256,
 FAR = {"grouped": 32_768, "plain": 12_288}
 """Tokens whose keys and values are far more than a core's own caches hold."""
 TIDY = "evict", "seal", "summarise"
-LEAST = 0.01
-"""Of a body's time, what attention of a token adds at least: where it comes out below, noise hides it."""
 
 Told = Callable[[str, int, int], None]
 
@@ -69,13 +67,13 @@ class Gathered:
     def __init__(self) -> None:
         self.groups: dict[str, list[Observation]] = defaultdict(list)
 
-    def add(self, amounts: features.Amounts, seconds: float) -> None:
-        """Amounts of one group. Differences of times that come out below nothing say nothing and are left out, so a
-        part that is small beside its body's noise comes out somewhat dear."""
+    def add(self, amounts: features.Amounts, seconds: float, whole: float | None = None) -> None:
+        """Amounts of one group. whole: what was timed, where the seconds are a part of that, by difference: less than
+        nothing too, where noise makes it so, or what is small would come out dear."""
         groups = {group for (group, _), much in amounts.items() if much}
         assert len(groups) == 1, f"amounts of {groups}"
-        if seconds > 0:
-            self.groups[groups.pop()].append(({name: much for (_, name), much in amounts.items()}, seconds))
+        some = {name: much for (_, name), much in amounts.items()}
+        self.groups[groups.pop()].append((some, seconds, seconds if whole is None else whole))
 
     def steps(self, probe: Probe, work: Work, took: list[Took], body: float) -> None:
         """Steps that read, beside a body that takes so long."""
@@ -88,7 +86,7 @@ class Gathered:
                     self.add(some, step.tidy)
             some = _only(amounts, ("pages", "lanes", "select", "asked"))
             if some:
-                self.add(some, step.forward - body)
+                self.add(some, step.forward - body, step.forward)
 
     def answers(self, probe: Probe, work: Work, took: list[Took], body: float) -> None:
         """Steps that answer, one after another: the median of them. Each takes so little time that one that was held up
@@ -98,7 +96,7 @@ class Gathered:
         some = _only(amounts, ("pages.few", "lanes.few", "select.few"))
         if some:
             whole = statistics.median(step.forward + step.tidy for step in took)
-            self.add(some, max(whole - body, LEAST * body))
+            self.add(some, whole - body, whole)
 
 
 def _only(amounts: features.Amounts, groups: tuple[str, ...]) -> features.Amounts:
@@ -174,7 +172,7 @@ def one_row(found: Gathered, probe: Probe, weights: str, made: Path) -> None:
     bench, work = Bench(made / probe.name, weights=weights), work_of("dense -", weights)
     found.add(_only(features.body(probe.shape(), work, Steps.at(0, 1).rows), ("body.few",)), bench.one_row(25))
     drawn = _only(features.answering(probe.shape(), work, 64, 0), ("token",))
-    if all(drawn["token", "logit"] != before["logit"] for before, _ in found.groups["token"]):
+    if all(drawn["token", "logit"] != before["logit"] for before, *_ in found.groups["token"]):
         found.add(drawn, bench.token(20))
 
 
