@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ AIMS = {"rss": 0.05, "prefill": 0.15, "decode": 0.15}
 BEGIN, END = "<!-- figures: benchmarks/foresight.py -->", "<!-- end of figures -->"
 MEDIAN = 0.10
 """And the median over cases of the times."""
+LEAST = 3
+"""Calibrations that must be there before they are compared."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +75,10 @@ def cases(quick: bool) -> Iterator[Case]:
                         yield Case(shape, context, format, way)
 
 
-def foretold(case: Case, config: dict[str, Any]) -> dict[str, float]:
-    """From the calibration of this machine and the config alone. exact: whether KV bytes are foretold to the byte;
-    where pages lose tokens and are sealed, what the text says decides, and an upper bound is foretold."""
+def foretold(case: Case, config: dict[str, Any], from_file: Path | None = None) -> dict[str, float]:
+    """From a calibration of this machine (none given: the latest) and the config alone. exact: whether KV bytes are
+    foretold to the byte; where pages lose tokens and are sealed, what the text says decides, and an upper bound is
+    foretold."""
     from longspan.engine.plan import Plan
     from longspan.plan import caches, calibration
     from longspan.plan.latency import latency
@@ -84,7 +88,7 @@ def foretold(case: Case, config: dict[str, Any]) -> dict[str, float]:
     from longspan.plan.work import Work
 
     plan = Plan.parse(**case.engine)
-    shape, machine = from_config(config, case.shape), calibration.read().machine
+    shape, machine = from_config(config, case.shape), calibration.read(from_file).machine
     work = Work(context=case.context, new=NEW, format=plan.format, evict=plan.evict, select=plan.select)
     found = latency(shape, work, machine)
     return {
@@ -94,6 +98,12 @@ def foretold(case: Case, config: dict[str, Any]) -> dict[str, float]:
         "prefill": found.prefill.seconds.mid,
         "decode": 1000 * found.answer.mid / NEW,
     }
+
+
+def config_of(case: Case) -> dict[str, Any]:
+    from longspan.bench import shapes
+
+    return shapes.llama(**SHAPES[case.shape], theta=1e5, tied=True)
 
 
 def measured(case: Case, folder: Path) -> list[dict[str, float]]:
@@ -136,7 +146,7 @@ def run(out: Path, wanted: list[Case], minutes: float) -> int:
     from longspan.bench import shapes
     from longspan.bench.calibrate import calibrate
 
-    out.mkdir(parents=True, exist_ok=True)
+    (out / "calibrations").mkdir(parents=True, exist_ok=True)
     file, began = out / "rows.jsonl", time.monotonic()
     done = {row["case"] for row in rows(out)}
     left = [case for case in wanted if case.key not in done]
@@ -145,13 +155,14 @@ def run(out: Path, wanted: list[Case], minutes: float) -> int:
         for number, case in enumerate(left):
             if time.monotonic() - began > 60 * minutes:
                 return len(left) - number
-            config = shapes.llama(**SHAPES[case.shape], theta=1e5, tied=True)
+            config = config_of(case)
             folder = Path(made) / case.shape
             if not folder.exists():
                 shapes.write(folder, config)
             if latest != (case.shape, case.context):
                 told = calibrate()
                 told.save()
+                told.save(out / "calibrations" / f"{told.taken.replace(':', '')}.json")
                 latest = case.shape, case.context
                 print(f"calibrated in {told.seconds:.0f} s, spread {told.costs.spread:.1%}", file=sys.stderr)
             row: dict[str, Any] = {"case": case.key, **dataclasses.asdict(case), "foretold": foretold(case, config)}
@@ -241,6 +252,28 @@ def apart(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def moments(out: Path, found: list[dict[str, Any]]) -> str:
+    """What the moment of the calibration does: every case foretold from each of them."""
+    files = sorted((out / "calibrations").glob("*.json"))
+    if len(files) < LEAST:
+        return ""
+    stray, near = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    for row in found:
+        case = Case(row["shape"], row["context"], row["format"], row["way"])
+        told = [foretold(case, config_of(case), file) for file in files]
+        for name in ("prefill", "decode"):
+            values = [one[name] for one in told]
+            middle = statistics.median(values)
+            stray[name] += [abs(value / middle - 1) for value in values]
+            near[name].append(abs(middle / statistics.mean(run[name] for run in row["runs"]) - 1))
+    lines = [f"Every case foretold from each of {len(files)} calibrations:", ""]
+    lines += ["| | a forecast strays from their median by | worst | the median is off by |", "|---|---|---|---|"]
+    for name in ("prefill", "decode"):
+        of = statistics.median(stray[name]), max(stray[name]), statistics.median(near[name])
+        lines.append(f"| {NAMES[name]} | {of[0]:.1%} | {of[1]:.0%} | {of[2]:.1%} |")
+    return "\n".join(lines) + "\n\n"
+
+
 def plot(found: list[dict[str, Any]], path: Path) -> None:
     """Foretold against measured, with the line where they are equal and the aim beside it."""
     from matplotlib.figure import Figure
@@ -287,9 +320,8 @@ def report(out: Path, docs: Path) -> None:
     page = docs / "foresight.md"
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    page.write_text(
-        f"{before}{BEGIN}\n{about}\n\n{picture}\n\n{summary(found)}\n\n{apart(found)}\n\n{table(found)}\n{END}{after}"
-    )
+    figures = f"{summary(found)}\n\n{moments(out, found)}{apart(found)}\n\n{table(found)}"
+    page.write_text(f"{before}{BEGIN}\n{about}\n\n{picture}\n\n{figures}\n{END}{after}")
 
 
 def main() -> None:
@@ -312,7 +344,7 @@ def main() -> None:
     wanted = [case for case in cases(given.quick) if case.shape in shapes and case.context in contexts]
     left = run(given.out, wanted, given.minutes)
     found = rows(given.out)
-    print(f"{summary(found)}\n\n{apart(found)}\n\n{table(found)}")
+    print(f"{summary(found)}\n\n{moments(given.out, found)}{apart(found)}\n\n{table(found)}")
     if given.report is not None:
         report(given.out, given.report)
     if left:

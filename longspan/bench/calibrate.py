@@ -127,23 +127,26 @@ def calibrate(told: Told = lambda what, done, total: None) -> Calibration:
     # how pages of each form are gathered is told by one model, and by another what is done with them then
     every = [way for way in ways if way.endswith("-") or way.startswith("dense")]
     seen = [*((ATTENTION[0], way) for way in ways), *((probe, way) for probe in ATTENTION[1:] for way in every)]
-    total = len(parts) + len(seen) + 2
     with tempfile.TemporaryDirectory(prefix="longspan-calibrate-") as made:
         for probe in (*ROWS, *BLOCKS, *ATTENTION):
             shapes.write(Path(made) / probe.name, probe.config())
-        done = 0
-        for clock, probe, weights in parts:
-            told(f"layers of {probe.hidden} with weights {weights}", done, total)
-            clock(found, probe, weights, Path(made))
-            done += 1
-        told("weights of several sizes", done, total)
-        sizes(found, Path(made))
-        done += 1
-        for probe, plan in seen:
-            told(f"attention of {probe.heads} heads, {plan}", done, total)
-            attention(found, probe, plan, Path(made))
-            done += 1
-        told("memory", done, total)
+        where = Path(made)
+        layers = [
+            (f"layers of {probe.hidden}, weights {form}", functools.partial(clock, found, probe, form, where), form)
+            for clock, probe, form in parts
+        ]
+        jobs: list[tuple[str, Callable[[], None]]] = [job[:2] for job in layers]
+        jobs += [("weights of several sizes", functools.partial(sizes, found, where))]
+        jobs += [
+            (f"attention of {probe.heads} heads, {plan}", functools.partial(attention, found, probe, plan, where))
+            for probe, plan in seen
+        ]
+        # what every step does is timed at two moments, half a minute apart: a shared machine is not the same in both
+        jobs += [job[:2] for job in layers if job[2] == "stored"] + [jobs[len(layers)]]
+        for done, (what, job) in enumerate(jobs):
+            told(what, done, len(jobs) + 1)
+            job()
+        told("memory", len(jobs), len(jobs) + 1)
         memory = held.measure(Path(made) / list(ROWS)[-1].name)
         limits = machine.Machine(torch.bfloat16, torch.device("cpu"), torch.get_num_threads()).limits()
     rates, spread = fitted(found)
