@@ -12,6 +12,7 @@ from longspan.kernels import page_shares
 from longspan.kernels.work import Subset, Work
 
 PARTS = 4
+"""Of the rows that are looked at in a block: each judges what the others choose."""
 
 
 @dataclasses.dataclass(frozen=True)
