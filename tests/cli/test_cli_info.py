@@ -51,7 +51,7 @@ def test_doctor_says_what_is_here(cli, chatty, monkeypatch):
     assert kernels["available"] == cpu.levels()
     assert kernels["present"] == ("cpu" in BACKENDS) == bool(kernels["available"])
     assert kernels["instruction_set"] in (kernels["available"] or [None])
-    assert kernels["in_bytes"] == (kernels["instruction_set"] == "x86-64-v4-bf16")
+    assert kernels["in_bytes"] <= (kernels["instruction_set"] == "x86-64-v4-bf16")
     assert set(kernels["widened"]) <= {"bfloat16", "float16"}
     assert report["embedded_model"]["loads"] is report["ok"] is True
     assert isinstance(report["cpu"]["features"], list)

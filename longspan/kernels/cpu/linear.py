@@ -3,7 +3,7 @@ where the processor multiplies float32 numbers faster than those that the matric
 
 Matrices of codes and more than `FEW` rows in 16 bits are multiplied in bytes where the processor does that (AVX-512
 VNNI): of each row 64 channels share a scale, 1/127 of the greatest of them, as peers do it (Q8_0 of llama.cpp, the
-dynamic quantization of OpenVINO). Rows in float32 stay as they are.
+dynamic quantization of OpenVINO). Rows in float32 stay as they are, and with AMX torch multiplies what was opened.
 
 Matrices are prepared once: their addresses are kept, their numbers stay where they are.
 
@@ -69,7 +69,7 @@ class Prepared:
             if bias is not None and (bias.dtype != self.dtype or not bias.is_contiguous()):
                 raise UsageError(f"prepared matrices: a bias in {bias.dtype} to weights in {self.dtype}")
             self.native.add(weight.data_ptr(), 0 if bias is None else bias.data_ptr(), weight.shape[0])
-        self.most = ANY if NATIVE.Linear.widens(kind) or self.native.in_bytes() else FEW
+        self.most = ANY if self.native.pays() else FEW
         self.run = self.native.run
         """run(threads, rows, address of x, address of each result): without any check or allocation."""
 
@@ -90,7 +90,10 @@ def widened() -> list[str]:
 
 def in_bytes() -> bool:
     """Whether many rows in 16 bits and matrices of codes are multiplied in bytes here."""
-    return NATIVE is not None and NATIVE.Linear(level(), KINDS[torch.bfloat16], CODES["int8"], 64, 0).in_bytes()
+    if NATIVE is None:
+        return False
+    some = NATIVE.Linear(level(), KINDS[torch.bfloat16], CODES["int8"], 64, 0)
+    return some.in_bytes() and some.pays()
 
 
 def why_not(weights: Sequence[Tensor], act: str | None = None, dtype: torch.dtype | None = None) -> str | None:

@@ -33,6 +33,21 @@ char* memory(size_t bytes) {
     return held.get() + (64 - reinterpret_cast<uintptr_t>(held.get()) % 64) % 64;
 }
 
+enum class Has { no, yes, unknown };
+constexpr unsigned TILES = 1u << 22, HALVES = 1u << 23;
+
+// Whether the processor has what that bit of its description says.
+Has has(unsigned bit) {
+#if defined(__x86_64__)
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    __get_cpuid_count(7, 0, &a, &b, &c, &d);
+    return d & bit ? Has::yes : Has::no;
+#else
+    (void)bit;
+    return Has::unknown;
+#endif
+}
+
 }  // namespace
 
 void Linear::add(const Matrix& matrix) {
@@ -73,9 +88,8 @@ void Linear::many(int threads, const Activations& given, char* const* out) const
         part.rows = std::min(PACKED, given.rows - start);
         part.x += start * columns_ * unit;
         part.packed = memory(level_->bytes_packed(part));
-        parallel(threads, (part.rows + LEAST - 1) / LEAST, 0, [&](int64_t i, float*) {
-            level_->bytes_pack(part, i * LEAST, i * LEAST + LEAST);
-        });
+        parallel(threads, (part.rows + LEAST - 1) / LEAST, 0,
+                 [&](int64_t i, float*) { level_->bytes_pack(part, i * LEAST, i * LEAST + LEAST); });
         block(threads, part, start, out);
     }
 }
@@ -98,24 +112,16 @@ void Linear::block(int threads, const Activations& given, int64_t start, char* c
     });
 }
 
-bool Linear::in_bytes() const {
-    return level_->bytes_packed({kind_, stored_, 1, columns_, nullptr, nullptr}) > 0;
-}
+bool Linear::in_bytes() const { return level_->bytes_packed({kind_, stored_, 1, columns_, nullptr, nullptr}) > 0; }
 
 // torch multiplies bfloat16 numbers with tiles where there are some, and float16 ones well where the processor has
 // them.
 bool Linear::widens(Kind kind) {
-#if defined(__x86_64__)
-    constexpr unsigned TILES = 1u << 22, HALVES = 1u << 23;
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    __get_cpuid_count(7, 0, &a, &b, &c, &d);
-    if (kind == Kind::f16) return !(d & HALVES);
-    return kind == Kind::bf16 && !(d & TILES) && !pairs();
-#else
-    (void)kind;
-    return false;
-#endif
+    if (kind == Kind::f16) return has(HALVES) == Has::no;
+    return kind == Kind::bf16 && has(TILES) == Has::no && !pairs();
 }
+
+bool Linear::pays() const { return widens(kind_) || (in_bytes() && has(TILES) == Has::no); }
 
 void Linear::open(int threads, int64_t from, int64_t to, char* out) const {
     const Activations given{kind_, stored_, 0, columns_, nullptr, nullptr};

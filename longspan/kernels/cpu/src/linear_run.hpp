@@ -16,6 +16,8 @@ public:
     void run(int threads, int64_t rows, const char* x, char* const* out) const;
     // Whether float32 products of many rows pay here, where torch multiplies numbers of that kind.
     static bool widens(Kind kind);
+    // Whether many rows are multiplied faster here than by torch.
+    bool pays() const;
     // Whether many rows and the codes of the matrices are multiplied as bytes.
     bool in_bytes() const;
     // rows from…to of the first matrix, which is of codes, as numbers: out [to − from, K]

@@ -182,6 +182,7 @@ NB_MODULE(_native, m) {
              })
         .def_static("widens", [](int kind) { return Linear::widens(static_cast<Kind>(kind)); })
         .def("in_bytes", &Linear::in_bytes)
+        .def("pays", &Linear::pays)
         .def("open",
              [](const Linear& self, int threads, int64_t from, int64_t to, uintptr_t out) {
                  nb::gil_scoped_release released;
