@@ -93,7 +93,7 @@ def in_bytes() -> bool:
     if NATIVE is None:
         return False
     some = NATIVE.Linear(level(), KINDS[torch.bfloat16], CODES["int8"], 64, 0)
-    return some.in_bytes() and some.pays()
+    return bool(some.in_bytes() and some.pays())
 
 
 def why_not(weights: Sequence[Tensor], act: str | None = None, dtype: torch.dtype | None = None) -> str | None:
