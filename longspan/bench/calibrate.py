@@ -131,18 +131,27 @@ def calibrate(told: Told = lambda what, done, total: None) -> Calibration:
         for probe in (*ROWS, *BLOCKS, *ATTENTION):
             shapes.write(Path(made) / probe.name, probe.config())
         where = Path(made)
-        layers = [
-            (f"layers of {probe.hidden}, weights {form}", functools.partial(clock, found, probe, form, where), form)
+        layers = {
+            (clock, probe, form): (
+                f"layers of {probe.hidden}, weights {form}",
+                functools.partial(clock, found, probe, form, where),
+            )
             for clock, probe, form in parts
-        ]
-        jobs: list[tuple[str, Callable[[], None]]] = [job[:2] for job in layers]
-        jobs += [("weights of several sizes", functools.partial(sizes, found, where))]
-        jobs += [
-            (f"attention of {probe.heads} heads, {plan}", functools.partial(attention, found, probe, plan, where))
-            for probe, plan in seen
-        ]
+        }
         # what every step does is timed at two moments, half a minute apart: a shared machine is not the same in both
-        jobs += [job[:2] for job in layers if job[2] == "stored"] + [jobs[len(layers)]]
+        every_step = [
+            *(job for (_, _, form), job in layers.items() if form == "stored"),
+            ("weights of several sizes", functools.partial(sizes, found, where)),
+        ]
+        jobs = [
+            *every_step,
+            *(job for (_, _, form), job in layers.items() if form != "stored"),
+            *(
+                (f"attention of {probe.heads} heads, {plan}", functools.partial(attention, found, probe, plan, where))
+                for probe, plan in seen
+            ),
+            *every_step,
+        ]
         for done, (what, job) in enumerate(jobs):
             told(what, done, len(jobs) + 1)
             job()

@@ -90,6 +90,9 @@ def test_an_exact_estimate_keeps_the_mass_that_was_asked_for(sharp: float, asked
     assert (kept >= asked - 1e-5).all()
     if sharp == 8.0:
         assert subset.pages.float().mean() < 0.9
+    sampled = dataclasses.replace(method, stride=4).choose(w, all_leave(128, 32))
+    rough = mass(dataclasses.replace(w, subset=sampled)).mean()
+    assert asked - 0.1 <= rough <= 1
 
 
 @pytest.mark.parametrize("sharp", [2.0, 8.0])

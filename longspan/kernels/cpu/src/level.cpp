@@ -24,6 +24,9 @@ using namespace longspan;
 
 #include "estimate.hpp"
 #include "kept.hpp"
+#include "linear_read.hpp"
+
+#include "linear_bytes.hpp"
 #include "linear_many.hpp"
 #include "seal.hpp"
 #include "slotted.hpp"

@@ -1,13 +1,13 @@
 // Many rows of activations times matrices of codes, multiplied as bytes: a row's channels become bytes too, with one
-// scale for each group of channels that shares one in the codes. What a group gives is exact; it is scaled and summed on
-// in float32. Rows of a matrix are laid side by side, four channels of a row in a word.
+// scale for each group of channels that shares one in the codes. What a group gives is exact; it is scaled and summed
+// on in float32. Rows of a matrix are laid side by side, four channels of a row in a word.
 #pragma once
 
 namespace {
 namespace byte_rows {
 
 constexpr int64_t GROUP = 64, TILE = Activations::SPAN, STEP = 512;  // channels of a tile
-constexpr int ROWS = 4;                                               // of activations, whose sums are in registers
+constexpr int ROWS = 4;                                              // of activations, whose sums are in registers
 
 inline int64_t groups(const Activations& given) { return few_rows::padded(given.columns) / GROUP; }
 inline int64_t rows(const Activations& given) { return (given.rows + ROWS - 1) / ROWS * ROWS; }
